@@ -1,0 +1,502 @@
+import { distance } from 'fastest-levenshtein';
+import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
+import { appIdSchema } from './media/media-job.ts';
+import type { OpenIdPolicy } from './media/open-id.ts';
+import type { RedisConfig } from './redis/connect.ts';
+import { Secret } from './secret.ts';
+import { PARTS_HELD } from './store/archive-store.ts';
+import type { StoreConfig } from './store/s3-client.ts';
+import { HOUR, SECOND } from './time.ts';
+import { type Account, readAccountsFile } from './weixin/credentials/account.ts';
+import type { WeixinTimeouts } from './weixin/http.ts';
+
+/** Everything a process needs to know, parsed once at start and frozen. Only this file reads the environment. */
+export interface Config {
+  readonly redis: RedisConfig;
+  /** Absent where ARCHIVE_BUCKET is not set and the command does not need it. */
+  readonly store?: StoreConfig;
+  readonly accounts: readonly Account[];
+  readonly weixin: {
+    readonly apiBaseUrls: readonly URL[];
+    /** `host` or `host:port`, lower case. */
+    readonly downloadAllowHosts: readonly string[];
+    readonly timeouts: WeixinTimeouts;
+  };
+  readonly media: { readonly ttlMs: number; readonly maxBytes: number; readonly openId: OpenIdPolicy };
+  readonly worker: {
+    readonly concurrency: number;
+    readonly memoryBudgetBytes: number;
+    readonly lockMs: number;
+    readonly shutdownGraceMs: number;
+    readonly metricsHost: string;
+    readonly metricsPort: number;
+  };
+  readonly logLevel: LogLevel;
+}
+
+export type ConfigWithStore = Config & { readonly store: StoreConfig };
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** What a command can't do without, beyond Redis. */
+export type ConfigNeed = 'store' | 'accounts';
+
+/** One mistake in the environment, ready to be shown. `received` is `[redacted]` for secrets. */
+export interface ConfigMistake {
+  readonly variable: string;
+  readonly received: string;
+  readonly expected: string;
+  readonly example?: string;
+}
+
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly mistakes: readonly ConfigMistake[];
+
+  constructor(mistakes: readonly ConfigMistake[]) {
+    const lines = mistakes.map(
+      ({ variable, received, expected, example }) =>
+        `  ${variable}: received ${received}; expected ${expected}${example === undefined ? '' : ` (for example ${example})`}`,
+    );
+    super(
+      `${mistakes.length} ${mistakes.length === 1 ? 'mistake' : 'mistakes'} in the configuration:\n${lines.join('\n')}`,
+    );
+    this.mistakes = mistakes;
+  }
+}
+
+const MIB = 1024 * 1024;
+const MIN_PART_SIZE = 5 * MIB;
+
+interface Variable<T> {
+  /** Returns `undefined` for a value that is not of the expected form. */
+  readonly parse: (text: string) => T | undefined;
+  readonly expected: string;
+  readonly example: string;
+  /** As it would be written in the environment; absent where there is no default. */
+  readonly default?: string;
+  readonly secret?: true;
+}
+
+function variable<T>(definition: Variable<T>): Variable<T> {
+  return definition;
+}
+
+/** Every variable the program reads, beside the AWS SDK's own. `.env.example` and the README list the same. */
+export const VARIABLES = {
+  REDIS_URL: variable({
+    parse: (text) => (/^rediss?:$/.test(protocolOf(text)) ? new Secret(text) : undefined),
+    expected: 'a redis:// or rediss:// address',
+    example: 'redis://127.0.0.1:6379',
+    default: 'redis://127.0.0.1:6379',
+    secret: true,
+  }),
+  REDIS_SENTINELS: variable({
+    parse: hostList,
+    expected: 'host:port, separated by commas',
+    example: 'sentinel-1:26379,sentinel-2:26379',
+  }),
+  REDIS_SENTINEL_MASTER: variable({
+    parse: nonEmpty,
+    expected: 'the name of the master',
+    example: 'mymaster',
+    default: 'mymaster',
+  }),
+  REDIS_CLUSTER_NODES: variable({
+    parse: hostList,
+    expected: 'host:port, separated by commas',
+    example: 'redis-1:6379,redis-2:6379',
+  }),
+  QUEUE_PREFIX: variable({
+    parse: (text) => (/^[A-Za-z0-9_{}.-]+$/.test(text) ? text : undefined),
+    expected: 'letters, digits and _ - . { }',
+    example: '{weixin-media}',
+    default: '{weixin-media}',
+  }),
+  ARCHIVE_BUCKET: variable({
+    parse: (text) => (/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(text) ? text : undefined),
+    expected: 'the name of an S3 bucket',
+    example: 'weixin-media',
+  }),
+  ARCHIVE_PART_SIZE: variable({
+    parse: (text) => atLeast(byteSize(text), MIN_PART_SIZE),
+    expected: 'a size of 5MiB or more',
+    example: '8MiB',
+    default: '8MiB',
+  }),
+  ARCHIVE_OPEN_ID: variable({
+    parse: oneOf(['none', 'hmac', 'plain']),
+    expected: 'none, hmac or plain',
+    example: 'hmac',
+  }),
+  ARCHIVE_OPEN_ID_KEY: variable({
+    parse: (text) => (text.length >= 16 ? new Secret(text) : undefined),
+    expected: 'a secret of 16 characters or more',
+    example: 'the output of `openssl rand -hex 32`',
+    secret: true,
+  }),
+  S3_FORCE_PATH_STYLE: variable({ parse: bool, expected: 'true or false', example: 'true', default: 'false' }),
+  WEIXIN_APP_ID: variable({
+    parse: (text) => appIdSchema.safeParse(text).data,
+    expected: '"wx" and 16 hexadecimal digits',
+    example: 'wx0123456789abcdef',
+  }),
+  WEIXIN_APP_SECRET: variable({
+    parse: (text) => new Secret(text),
+    expected: 'the AppSecret of WEIXIN_APP_ID',
+    example: '32 hexadecimal digits',
+    secret: true,
+  }),
+  WEIXIN_ACCOUNTS_FILE: variable({ parse: nonEmpty, expected: 'the path of a JSON file', example: './accounts.json' }),
+  WEIXIN_API_BASE_URL: variable({
+    parse: urlList,
+    expected: 'http(s) addresses, separated by commas',
+    example: 'https://api.weixin.qq.com,https://api2.weixin.qq.com',
+    default: 'https://api.weixin.qq.com',
+  }),
+  WEIXIN_DOWNLOAD_ALLOW_HOSTS: variable({
+    parse: allowList,
+    expected: 'host or host:port, separated by commas',
+    example: '127.0.0.1',
+  }),
+  WEIXIN_CONNECT_TIMEOUT_SECONDS: seconds('10', 'until a connection stands'),
+  WEIXIN_RESPONSE_TIMEOUT_SECONDS: seconds('30', 'from the request to the response headers'),
+  WEIXIN_IDLE_TIMEOUT_SECONDS: seconds('30', 'without a byte of the body'),
+  WEIXIN_TOTAL_TIMEOUT_SECONDS: seconds('600', 'for one download from request to last byte'),
+  MEDIA_TTL_HOURS: variable({
+    parse: (text) => within(number(text), 0.01, 24 * 365),
+    expected: 'hours, above 0',
+    example: '72',
+    default: String(DEFAULT_MEDIA_TTL_MS / HOUR),
+  }),
+  MEDIA_MAX_BYTES: variable({
+    parse: (text) => atLeast(byteSize(text), 1),
+    expected: 'a size',
+    example: '512MiB',
+    default: '512MiB',
+  }),
+  WORKER_CONCURRENCY: variable({
+    parse: (text) => within(integer(text), 1, 1024),
+    expected: 'a whole number from 1 to 1024',
+    example: '32',
+    default: '32',
+  }),
+  WORKER_MEMORY_BUDGET: variable({
+    parse: (text) => atLeast(byteSize(text), PARTS_HELD * MIN_PART_SIZE),
+    expected: `a size, ${PARTS_HELD} times ARCHIVE_PART_SIZE or more`,
+    example: '256MiB',
+    default: '256MiB',
+  }),
+  WORKER_LOCK_SECONDS: variable({
+    parse: (text) => within(number(text), 1, 3600),
+    expected: 'seconds, from 1 to 3600',
+    example: '60',
+    default: '60',
+  }),
+  SHUTDOWN_GRACE_SECONDS: variable({
+    parse: (text) => within(number(text), 0, 3600),
+    expected: 'seconds, from 0 to 3600',
+    example: '30',
+    default: '30',
+  }),
+  METRICS_HOST: variable({
+    parse: nonEmpty,
+    expected: 'an address to listen on',
+    example: '0.0.0.0',
+    default: '127.0.0.1',
+  }),
+  METRICS_PORT: variable({
+    parse: (text) => within(integer(text), 0, 65_535),
+    expected: 'a port; 0 takes any free one',
+    example: '9464',
+    default: '9464',
+  }),
+  LOG_LEVEL: variable({ parse: oneOf(LOG_LEVELS), expected: LOG_LEVELS.join(', '), example: 'info', default: 'info' }),
+} as const;
+
+type VariableName = keyof typeof VARIABLES;
+
+const OWN_PREFIXES = /^(ARCHIVE|WEIXIN|WORKER)_/;
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Parses the environment into one frozen value.
+ *
+ * @param needs what the caller can't work without.
+ * @throws ConfigError with every mistake at once. An empty variable counts as not set.
+ */
+export function loadConfig(env: Environment, needs: readonly ['store', ...ConfigNeed[]]): ConfigWithStore;
+export function loadConfig(env: Environment, needs?: readonly ConfigNeed[]): Config;
+export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []): Config {
+  const mistakes: ConfigMistake[] = [];
+
+  function read<N extends VariableName>(name: N): ReturnType<(typeof VARIABLES)[N]['parse']> | undefined {
+    const definition: Variable<unknown> = VARIABLES[name];
+    const text = env[name] === undefined || env[name] === '' ? definition.default : env[name];
+    if (text === undefined) return undefined;
+    const value = definition.parse(text);
+    if (value === undefined) {
+      const { expected, example } = definition;
+      mistakes.push({
+        variable: name,
+        received: definition.secret ? '[redacted]' : JSON.stringify(text),
+        expected,
+        example,
+      });
+    }
+    return value as ReturnType<(typeof VARIABLES)[N]['parse']> | undefined;
+  }
+
+  /** A variable with a default: after a mistake any value will do, since the mistake ends the run. */
+  function withDefault<N extends VariableName>(name: N): NonNullable<ReturnType<(typeof VARIABLES)[N]['parse']>> {
+    const value = read(name) ?? VARIABLES[name].parse((VARIABLES[name] as Variable<unknown>).default ?? '');
+    return value as NonNullable<ReturnType<(typeof VARIABLES)[N]['parse']>>;
+  }
+
+  const { accounts, envNames } = readAccounts(env, read, mistakes);
+  if (needs.includes('accounts') && accounts.length === 0 && mistakes.length === 0) {
+    mistakes.push(missing('WEIXIN_APP_ID', 'WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE'));
+  }
+
+  const bucket = read('ARCHIVE_BUCKET');
+  if (needs.includes('store') && env['ARCHIVE_BUCKET'] === undefined) {
+    mistakes.push(missing('ARCHIVE_BUCKET', VARIABLES.ARCHIVE_BUCKET.expected));
+  }
+
+  const prefix = withDefault('QUEUE_PREFIX');
+  const clusterNodes = read('REDIS_CLUSTER_NODES');
+  const sentinels = read('REDIS_SENTINELS');
+  if (clusterNodes !== undefined && !/\{[^}]+\}/.test(prefix)) {
+    mistakes.push({
+      variable: 'QUEUE_PREFIX',
+      received: JSON.stringify(prefix),
+      expected: 'a hash tag in braces, since REDIS_CLUSTER_NODES is set',
+      example: '{weixin-media}',
+    });
+  }
+
+  const partSizeBytes = withDefault('ARCHIVE_PART_SIZE');
+  const memoryBudgetBytes = withDefault('WORKER_MEMORY_BUDGET');
+  if (memoryBudgetBytes < PARTS_HELD * partSizeBytes) {
+    mistakes.push({
+      variable: 'WORKER_MEMORY_BUDGET',
+      received: JSON.stringify(env['WORKER_MEMORY_BUDGET'] ?? VARIABLES.WORKER_MEMORY_BUDGET.default),
+      expected: VARIABLES.WORKER_MEMORY_BUDGET.expected,
+      example: `${Math.ceil((PARTS_HELD * partSizeBytes) / MIB)}MiB`,
+    });
+  }
+
+  const config: Config = {
+    redis: {
+      url: withDefault('REDIS_URL'),
+      prefix,
+      sentinelMaster: withDefault('REDIS_SENTINEL_MASTER'),
+      ...(sentinels === undefined ? {} : { sentinels }),
+      ...(clusterNodes === undefined ? {} : { clusterNodes }),
+    },
+    ...(bucket === undefined
+      ? {}
+      : { store: { bucket, partSizeBytes, forcePathStyle: withDefault('S3_FORCE_PATH_STYLE'), ...awsFacts(env) } }),
+    accounts,
+    weixin: {
+      apiBaseUrls: withDefault('WEIXIN_API_BASE_URL'),
+      downloadAllowHosts: read('WEIXIN_DOWNLOAD_ALLOW_HOSTS') ?? [],
+      timeouts: {
+        connectMs: withDefault('WEIXIN_CONNECT_TIMEOUT_SECONDS') * SECOND,
+        responseMs: withDefault('WEIXIN_RESPONSE_TIMEOUT_SECONDS') * SECOND,
+        idleMs: withDefault('WEIXIN_IDLE_TIMEOUT_SECONDS') * SECOND,
+        totalMs: withDefault('WEIXIN_TOTAL_TIMEOUT_SECONDS') * SECOND,
+      },
+    },
+    media: {
+      ttlMs: withDefault('MEDIA_TTL_HOURS') * HOUR,
+      maxBytes: withDefault('MEDIA_MAX_BYTES'),
+      openId: readOpenIdPolicy(read, mistakes),
+    },
+    worker: {
+      concurrency: withDefault('WORKER_CONCURRENCY'),
+      memoryBudgetBytes,
+      lockMs: withDefault('WORKER_LOCK_SECONDS') * SECOND,
+      shutdownGraceMs: withDefault('SHUTDOWN_GRACE_SECONDS') * SECOND,
+      metricsHost: withDefault('METRICS_HOST'),
+      metricsPort: withDefault('METRICS_PORT'),
+    },
+    logLevel: withDefault('LOG_LEVEL'),
+  };
+
+  mistakes.push(...unknownNames(env, envNames));
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return deepFreeze(config);
+}
+
+/** The environment of this process, with the variables of a `.env` file in the working directory where there is one. */
+export function processEnvironment(): Environment {
+  try {
+    process.loadEnvFile();
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+  }
+  // biome-ignore lint/style/noProcessEnv: the one place that reads it
+  return process.env;
+}
+
+type Read = <N extends VariableName>(name: N) => ReturnType<(typeof VARIABLES)[N]['parse']> | undefined;
+
+function readAccounts(
+  env: Environment,
+  read: Read,
+  mistakes: ConfigMistake[],
+): { readonly accounts: readonly Account[]; readonly envNames: readonly string[] } {
+  const appId = read('WEIXIN_APP_ID');
+  const secret = read('WEIXIN_APP_SECRET');
+  const path = read('WEIXIN_ACCOUNTS_FILE');
+  if (appId !== undefined && secret === undefined)
+    mistakes.push(missing('WEIXIN_APP_SECRET', VARIABLES.WEIXIN_APP_SECRET.expected));
+  if (secret !== undefined && !env['WEIXIN_APP_ID'])
+    mistakes.push(missing('WEIXIN_APP_ID', VARIABLES.WEIXIN_APP_ID.expected));
+  const single: Account[] =
+    appId === undefined || secret === undefined ? [] : [{ appId, credential: { type: 'stable_token', secret } }];
+  if (path === undefined) return { accounts: single, envNames: [] };
+
+  const file = readAccountsFile(path, env);
+  for (const mistake of file.mistakes) {
+    mistakes.push({
+      variable: 'WEIXIN_ACCOUNTS_FILE',
+      received: JSON.stringify(path),
+      expected: `a file without this mistake: ${mistake}`,
+    });
+  }
+  if (file.accounts.some((account) => account.appId === appId)) {
+    mistakes.push({
+      variable: 'WEIXIN_APP_ID',
+      received: JSON.stringify(appId),
+      expected: 'an app that WEIXIN_ACCOUNTS_FILE does not hold too',
+    });
+  }
+  return { accounts: [...single, ...file.accounts], envNames: file.envNames };
+}
+
+function readOpenIdPolicy(read: Read, mistakes: ConfigMistake[]): OpenIdPolicy {
+  const key = read('ARCHIVE_OPEN_ID_KEY');
+  const type = read('ARCHIVE_OPEN_ID') ?? (key === undefined ? 'none' : 'hmac');
+  if (type !== 'hmac') return { type };
+  if (key !== undefined) return { type, key };
+  mistakes.push(
+    missing('ARCHIVE_OPEN_ID_KEY', `${VARIABLES.ARCHIVE_OPEN_ID_KEY.expected}, since ARCHIVE_OPEN_ID is hmac`),
+  );
+  return { type: 'none' };
+}
+
+/** The two AWS variables that we look at ourselves: the SDK reads all of them, but demands a region of every store. */
+function awsFacts(env: Environment): { endpoint?: string; region?: string } {
+  const endpoint = env['AWS_ENDPOINT_URL_S3'] || env['AWS_ENDPOINT_URL'];
+  const region = env['AWS_REGION'] || env['AWS_DEFAULT_REGION'];
+  return { ...(endpoint ? { endpoint } : {}), ...(region ? { region } : {}) };
+}
+
+function unknownNames(env: Environment, allowed: readonly string[]): ConfigMistake[] {
+  const known = Object.keys(VARIABLES);
+  return Object.keys(env)
+    .filter((name) => OWN_PREFIXES.test(name) && !known.includes(name) && !allowed.includes(name))
+    .map((name) => {
+      const nearest = known.toSorted((a, b) => distance(name, a) - distance(name, b))[0] ?? '';
+      const suggestion = distance(name, nearest) <= Math.max(3, name.length / 4) ? `; did you mean ${nearest}?` : '';
+      return {
+        variable: name,
+        received: 'a variable that this program does not know',
+        expected: `a name from .env.example${suggestion}`,
+      };
+    });
+}
+
+function missing(name: VariableName, expected: string): ConfigMistake {
+  return { variable: name, received: 'nothing', expected, example: VARIABLES[name].example };
+}
+
+function seconds(defaultValue: string, meaning: string): Variable<number> {
+  return {
+    parse: (text) => within(number(text), 0.05, 86_400),
+    expected: `seconds ${meaning}, above 0`,
+    example: defaultValue,
+    default: defaultValue,
+  };
+}
+
+function protocolOf(text: string): string {
+  return URL.canParse(text) ? new URL(text).protocol : '';
+}
+
+function nonEmpty(text: string): string | undefined {
+  return text.trim() === '' ? undefined : text;
+}
+
+function bool(text: string): boolean | undefined {
+  return text === 'true' ? true : text === 'false' ? false : undefined;
+}
+
+function oneOf<const T extends readonly string[]>(words: T): (text: string) => T[number] | undefined {
+  return (text) => words.find((word) => word === text);
+}
+
+function number(text: string): number | undefined {
+  return /^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined;
+}
+
+function integer(text: string): number | undefined {
+  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+function within(value: number | undefined, least: number, most: number): number | undefined {
+  return value !== undefined && value >= least && value <= most ? value : undefined;
+}
+
+function atLeast(value: number | undefined, least: number): number | undefined {
+  return within(value, least, Number.MAX_SAFE_INTEGER);
+}
+
+const BYTE_UNITS: Readonly<Record<string, number>> = { '': 1, B: 1, KiB: 1024, MiB: MIB, GiB: 1024 * MIB };
+
+/** Parses `8MiB`, `512KiB`, `1GiB` or a plain count of bytes. */
+function byteSize(text: string): number | undefined {
+  const [, count, unit] = /^(\d{1,15})\s?(|B|KiB|MiB|GiB)$/.exec(text) ?? [];
+  const factor = unit === undefined ? undefined : BYTE_UNITS[unit];
+  return count === undefined || factor === undefined ? undefined : Number(count) * factor;
+}
+
+/** Splits a comma-separated list; `undefined` when it is empty or one item fails. */
+function list<T>(text: string, parse: (item: string) => T | undefined): T[] | undefined {
+  const items = text.split(',').map((item) => parse(item.trim()));
+  const parsed = items.filter((item) => item !== undefined);
+  return parsed.length > 0 && parsed.length === items.length ? parsed : undefined;
+}
+
+function hostList(text: string): { host: string; port: number }[] | undefined {
+  return list(text, (item) => {
+    const [, host, port] = /^([^\s:/@]+|\[[0-9a-fA-F:]+\]):(\d{1,5})$/.exec(item) ?? [];
+    return host === undefined ? undefined : { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+  });
+}
+
+function urlList(text: string): URL[] | undefined {
+  return list(text, (item) => (/^https?:$/.test(protocolOf(item)) ? new URL(item) : undefined));
+}
+
+function allowList(text: string): string[] | undefined {
+  return list(text, (item) =>
+    /^([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?$/.test(item) ? item.toLowerCase() : undefined,
+  );
+}
+
+/** Freezes plain objects and arrays all the way down. Secrets and URLs guard themselves. */
+function deepFreeze<T>(value: T): T {
+  if (
+    Array.isArray(value) ||
+    (typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype)
+  ) {
+    for (const inner of Object.values(value)) deepFreeze(inner);
+    Object.freeze(value);
+  }
+  return value;
+}

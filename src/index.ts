@@ -1,0 +1,125 @@
+/**
+ * What a producer imports: a webhook handler that hands in media.
+ *
+ * @module
+ */
+
+import { orAbort } from './abort.ts';
+import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
+import type { MediaJob } from './media/media-job.ts';
+import type { OpenIdPolicy } from './media/open-id.ts';
+import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
+import { openLanes } from './queue/lane.ts';
+import { closeRedis, connectRedis, untilReady } from './redis/connect.ts';
+import { redisKeys } from './redis/keys.ts';
+import { Secret } from './secret.ts';
+import { MINUTE, SECOND } from './time.ts';
+
+export type { MediaKind } from './media/kind.ts';
+export type { Admission, MediaJob, RejectedJob };
+
+export interface MediaProducerOptions {
+  /** redis:// or rediss://, as the worker's REDIS_URL. */
+  readonly redisUrl: string;
+  /** As the worker's QUEUE_PREFIX. Default `{weixin-media}`. */
+  readonly prefix?: string;
+  /** As the worker's MEDIA_TTL_HOURS, in milliseconds. Default 72 h. */
+  readonly mediaTtlMs?: number;
+  /** Apps that may be handed in; others are rejected. Default: any, which leaves it to the worker. */
+  readonly appIds?: readonly string[];
+  /** The operator's key for pseudonyms of openIds. Without it they are dropped before anything is stored. */
+  readonly openIdKey?: string;
+  /** How long a call may take, in milliseconds. Default 2,000. */
+  readonly timeoutMs?: number;
+  /** Receives connection errors; the producer reconnects by itself. Default: they are dropped. */
+  readonly onError?: (error: Error) => void;
+}
+
+export interface MediaProducer {
+  /**
+   * Queues one media, durably, before it resolves. A media that is known already is a duplicate, not an error.
+   *
+   * @throws InvalidMediaJobError when it is not a MediaJob v1; nothing was queued.
+   * @throws QueueUnavailableError when Redis does not take it in time: answer 503, so that it is handed in again.
+   */
+  enqueue(job: MediaJob): Promise<'accepted' | 'duplicate'>;
+  /**
+   * Queues many. Those that are no MediaJob v1 are listed in `rejected`; the others are queued.
+   *
+   * @throws QueueUnavailableError as above; some may be queued by then, and repeating the call is harmless.
+   */
+  enqueueMany(jobs: readonly unknown[]): Promise<Admission>;
+  /** Closes the connection. */
+  close(): Promise<void>;
+}
+
+/** The job is not a MediaJob v1. `mistakes` has a sentence for each. */
+export class InvalidMediaJobError extends Error {
+  override readonly name = 'InvalidMediaJobError';
+  readonly mistakes: readonly string[];
+
+  constructor(mistakes: readonly string[]) {
+    super(`not a MediaJob: ${mistakes.join('; ')}`);
+    this.mistakes = mistakes;
+  }
+}
+
+/** Redis did not take the job in time. The same job may be handed in again without harm. */
+export class QueueUnavailableError extends Error {
+  override readonly name = 'QueueUnavailableError';
+}
+
+const DEFAULT_TIMEOUT_MS = 2 * SECOND;
+
+/** Opens a producer. Returns at once and connects in the background. */
+export function createMediaProducer(options: MediaProducerOptions): MediaProducer {
+  const prefix = options.prefix ?? '{weixin-media}';
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const redis = connectRedis(
+    { url: new Secret(options.redisUrl), prefix, sentinelMaster: '' },
+    'hasty',
+    'weixin-media:producer',
+    options.onError ?? (() => undefined),
+  );
+  const lanes = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
+  const openId: OpenIdPolicy =
+    options.openIdKey === undefined ? { type: 'none' } : { type: 'hmac', key: new Secret(options.openIdKey) };
+  const door = createDoor({
+    redis,
+    keys: redisKeys(prefix),
+    lanes,
+    openId,
+    mediaTtlMs: options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS,
+    now: Date.now,
+    ...(options.appIds === undefined ? {} : { apps: new Set(options.appIds) }),
+  });
+
+  async function enqueueMany(jobs: readonly unknown[]): Promise<Admission> {
+    const limit = AbortSignal.timeout(timeoutMs);
+    try {
+      await untilReady(redis, limit);
+      return await orAbort(door.admit(jobs), limit);
+    } catch (error) {
+      throw new QueueUnavailableError(
+        limit.aborted ? `Redis did not answer within ${timeoutMs} ms` : 'Redis did not take the job',
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+
+  return {
+    enqueueMany,
+    enqueue: async (job) => {
+      const { accepted, rejected } = await enqueueMany([job]);
+      const [mistake] = rejected;
+      if (mistake !== undefined) throw new InvalidMediaJobError(mistake.mistakes);
+      return accepted === 1 ? 'accepted' : 'duplicate';
+    },
+    close: async () => {
+      await lanes.close().catch(() => undefined);
+      await closeRedis(redis);
+    },
+  };
+}

@@ -1,0 +1,65 @@
+import { z } from 'zod';
+import { MINUTE } from '../time.ts';
+import { MEDIA_KINDS } from './kind.ts';
+
+/** WeChat's clock and ours may differ; a `receivedAt` further ahead than this would only stretch the deadline. */
+const MAX_CLOCK_SKEW_MS = 10 * MINUTE;
+
+export const appIdSchema = z.string().regex(/^wx[0-9a-f]{16}$/, 'an appId is "wx" and 16 hexadecimal digits');
+
+export const mediaIdSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]{1,256}$/, 'a media_id is 1 to 256 characters of A-Z, a-z, 0-9, "_" and "-"');
+
+/**
+ * The wish to archive one media: what producers enqueue and workers run. Version 1 of the contract.
+ *
+ * `receivedAt` is when WeChat created the message, in UTC; the deadline counts from it. Unknown fields are refused, so
+ * that a misspelt one is noticed.
+ */
+export const mediaJobSchema = z.strictObject({
+  v: z.literal(1),
+  appId: appIdSchema,
+  mediaId: mediaIdSchema,
+  kind: z.enum(MEDIA_KINDS).optional(),
+  receivedAt: z.iso.datetime({ error: 'an ISO-8601 time in UTC such as 2026-01-31T12:00:00Z' }),
+  variant: z.enum(['hd-voice']).optional(),
+  source: z
+    .strictObject({ messageId: z.string().min(1).max(128).optional(), openId: z.string().min(1).max(128).optional() })
+    .optional(),
+  labels: z
+    .record(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/), z.string().max(256))
+    .refine((labels) => Object.keys(labels).length <= 16, 'at most 16 labels')
+    .optional(),
+});
+
+export type MediaJob = z.output<typeof mediaJobSchema>;
+
+/** The parsed job, or one sentence a mistake, each naming its field. */
+export type ParsedMediaJob =
+  | { readonly ok: true; readonly job: MediaJob }
+  | { readonly ok: false; readonly mistakes: readonly string[] };
+
+/** Parses what came through a door. `now` bounds `receivedAt`; the job payload is never changed. */
+export function parseMediaJob(input: unknown, now: number): ParsedMediaJob {
+  const parsed = mediaJobSchema.safeParse(input);
+  if (!parsed.success) return { ok: false, mistakes: parsed.error.issues.map(describeIssue) };
+  if (Date.parse(parsed.data.receivedAt) > now + MAX_CLOCK_SKEW_MS) {
+    return { ok: false, mistakes: [`receivedAt: lies in the future (${parsed.data.receivedAt})`] };
+  }
+  return { ok: true, job: parsed.data };
+}
+
+/** Puts a zod issue in one line: `field: what is wrong`. Never repeats the value, which may be an openId. */
+export function describeIssue(issue: { readonly path: readonly PropertyKey[]; readonly message: string }): string {
+  return `${issue.path.length === 0 ? 'job' : issue.path.join('.')}: ${issue.message}`;
+}
+
+/**
+ * The identity of a media: the queue's job id and the stem of everything stored about it. Two variants of one media are
+ * two media. Holds no colon, which BullMQ forbids.
+ */
+export function mediaJobId(job: Pick<MediaJob, 'appId' | 'mediaId' | 'variant'>): string {
+  const id = `${job.appId}-${job.mediaId}`;
+  return job.variant === undefined ? id : `${id}.${job.variant}`;
+}

@@ -1,0 +1,47 @@
+import { fileTypeFromBuffer } from 'file-type';
+
+/** How many first bytes are enough to tell a type. @see https://github.com/sindresorhus/file-type */
+export const SNIFF_BYTES = 4_100;
+
+/** A type found in the bytes themselves. */
+export interface SniffedType {
+  readonly mime: string;
+  /** Lower case, without the dot. */
+  readonly extension: string;
+}
+
+/**
+ * Voice formats of WeChat by their first bytes, which file-type does not know or not apart. What WeChat calls `.amr` is
+ * often SILK v3, sometimes with a 0x02 before its magic.
+ *
+ * @see https://datatracker.ietf.org/doc/html/rfc4867#section-5
+ */
+const VOICE_MAGIC = [
+  { magic: '#!SILK_V3', mime: 'audio/silk', extension: 'silk' },
+  { magic: '\x02#!SILK_V3', mime: 'audio/silk', extension: 'silk' },
+  { magic: '#!AMR-WB\n', mime: 'audio/amr-wb', extension: 'awb' },
+  { magic: '#!AMR\n', mime: 'audio/amr', extension: 'amr' },
+] as const;
+
+/**
+ * Formats that file-type looks further into than the first bytes, to tell variants apart, and then gives up: a PNG may
+ * begin with kilobytes of colour profile.
+ */
+const FALLBACK_MAGIC = [{ magic: '\x89PNG\r\n\x1a\n', mime: 'image/png', extension: 'png' }] as const;
+
+/** Tells the type from the first bytes; `undefined` when no known magic is there (raw speex has none). */
+export async function sniffType(head: Uint8Array): Promise<SniffedType | undefined> {
+  const start = Buffer.from(head.buffer, head.byteOffset, Math.min(head.byteLength, 16)).toString('latin1');
+  for (const { magic, mime, extension } of VOICE_MAGIC) {
+    if (start.startsWith(magic)) return { mime, extension };
+  }
+  const found = await fileTypeFromBuffer(head);
+  if (found !== undefined) return { mime: found.mime, extension: found.ext };
+  const known = FALLBACK_MAGIC.find(({ magic }) => start.startsWith(magic));
+  return known === undefined ? undefined : { mime: known.mime, extension: known.extension };
+}
+
+/** True when the bytes begin like a web page or an XML document, which WeChat never has as media. */
+export function looksLikeMarkup(head: Uint8Array): boolean {
+  return /^(\uFEFF)?\s*<(!doctype|html|head|body|\?xml|!--)/i.test(Buffer.from(head.subarray(0, 256)).toString('utf8'));
+}

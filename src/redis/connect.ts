@@ -1,0 +1,138 @@
+import { Cluster, Redis } from 'ioredis';
+import type { Secret } from '../secret.ts';
+import { SECOND } from '../time.ts';
+
+export interface RedisConfig {
+  /** Holds user and password, hence a secret. */
+  readonly url: Secret;
+  /** The prefix of every key; a hash tag, so that all keys lie in one Cluster slot. */
+  readonly prefix: string;
+  readonly sentinels?: readonly { readonly host: string; readonly port: number }[];
+  readonly sentinelMaster: string;
+  readonly clusterNodes?: readonly { readonly host: string; readonly port: number }[];
+}
+
+/** A connection to a single Redis, to the master that Sentinels name, or to a Cluster. */
+export type RedisClient = Redis | Cluster;
+
+/**
+ * How a connection behaves while Redis is away.
+ *
+ * - `patient`: commands wait until Redis is back. For the worker, whose jobs lie in Redis anyway.
+ * - `hasty`: commands fail at once. For producers, whose caller must be told within two seconds.
+ * - `blocking`: as patient, for a connection that waits with blocking commands. One that a frozen Redis never answers
+ *   ends with `null` all the same.
+ */
+export type Patience = 'patient' | 'hasty' | 'blocking';
+
+const RECONNECT_MIN_MS = 100;
+const RECONNECT_MAX_MS = 2 * SECOND;
+/** For blocking commands that name no timeout of their own; ours all do. */
+const MAX_BLOCKING_MS = 10 * SECOND;
+const BLOCKING_GRACE_MS = 2 * SECOND;
+
+/**
+ * Opens a connection. Returns at once; it connects in the background and reconnects for ever.
+ *
+ * @param name shown by `CLIENT LIST`.
+ * @param onError receives every connection error. Without it ioredis would print them to the console.
+ */
+export function connectRedis(
+  config: RedisConfig,
+  patience: Patience,
+  name: string,
+  onError: (error: Error) => void,
+): RedisClient {
+  const client = open(config, {
+    connectionName: name,
+    maxRetriesPerRequest: patience === 'hasty' ? 0 : null,
+    enableOfflineQueue: patience !== 'hasty',
+    blockingTimeout: patience === 'blocking' ? MAX_BLOCKING_MS : 0,
+    blockingTimeoutGrace: BLOCKING_GRACE_MS,
+    connectTimeout: 5 * SECOND,
+    retryStrategy: (times: number) => Math.min(RECONNECT_MIN_MS * 2 ** Math.min(times, 10), RECONNECT_MAX_MS),
+    // A master that became a replica answers READONLY: reconnect, and send the command again to the new master.
+    reconnectOnError: (error: Error) => (error.message.startsWith('READONLY') ? 2 : false),
+  });
+  client.on('error', onError);
+  return client;
+}
+
+interface CommonOptions {
+  readonly connectionName: string;
+  readonly maxRetriesPerRequest: number | null;
+  readonly enableOfflineQueue: boolean;
+  readonly blockingTimeout: number;
+  readonly blockingTimeoutGrace: number;
+  readonly connectTimeout: number;
+  readonly retryStrategy: (times: number) => number;
+  readonly reconnectOnError: (error: Error) => false | 2;
+}
+
+function open(config: RedisConfig, options: CommonOptions): RedisClient {
+  const url = new URL(config.url.reveal());
+  const login = {
+    ...(url.username === '' ? {} : { username: decodeURIComponent(url.username) }),
+    ...(url.password === '' ? {} : { password: decodeURIComponent(url.password) }),
+    ...(url.protocol === 'rediss:' ? { tls: { servername: url.hostname } } : {}),
+  };
+  if (config.clusterNodes !== undefined) {
+    const { retryStrategy, enableOfflineQueue, ...perNode } = options;
+    return new Cluster([...config.clusterNodes], {
+      redisOptions: { ...perNode, ...login },
+      enableOfflineQueue,
+      clusterRetryStrategy: retryStrategy,
+    });
+  }
+  if (config.sentinels !== undefined) {
+    return new Redis({ ...options, ...login, sentinels: [...config.sentinels], name: config.sentinelMaster });
+  }
+  const host = url.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1';
+  return new Redis({ ...options, ...login, host, port: Number(url.port || 6379), db: databaseOf(url) });
+}
+
+function databaseOf(url: URL): number {
+  const database = Number(url.pathname.slice(1) || 0);
+  return Number.isInteger(database) ? database : 0;
+}
+
+/** Names the Redis for logs and errors, without user and password. */
+export function describeRedis(config: RedisConfig): string {
+  const nodes = config.clusterNodes ?? config.sentinels;
+  if (nodes !== undefined) return nodes.map(({ host, port }) => `${host}:${port}`).join(',');
+  const url = new URL(config.url.reveal());
+  return `${url.hostname || '127.0.0.1'}:${url.port || 6379}`;
+}
+
+/** Closes a connection within a second, also when Redis is gone. Commands still waiting are given up. */
+export async function closeRedis(client: RedisClient): Promise<void> {
+  if (client.status !== 'ready') {
+    client.disconnect();
+    return;
+  }
+  const { promise: timeout, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, SECOND);
+  await Promise.race([client.quit().catch(() => undefined), timeout]);
+  clearTimeout(timer);
+  client.disconnect();
+}
+
+/**
+ * Resolves when the connection is ready; rejects when `signal` aborts first.
+ *
+ * @throws the signal's reason.
+ */
+export async function untilReady(client: RedisClient, signal: AbortSignal): Promise<void> {
+  if (client.status === 'ready') return;
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onAbort = (): void => reject(signal.reason);
+  client.once('ready', resolve);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    await promise;
+  } finally {
+    client.off('ready', resolve);
+    signal.removeEventListener('abort', onAbort);
+  }
+}

@@ -1,0 +1,47 @@
+/**
+ * The keys of the state that the fleet shares, beside BullMQ's own. All begin with the prefix, a hash tag, so that
+ * scripts and pipelines work on a Cluster.
+ */
+export interface RedisKeys {
+  readonly prefix: string;
+  /** SET of the apps that have a lane. */
+  readonly lanes: string;
+  /** STRING with expiry: where a media lies, once it is archived. @see src/queue/archived-marker.ts */
+  readonly archived: (jobId: string) => string;
+  /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/index-in-redis.ts */
+  readonly deadByTime: string;
+  readonly deadRecords: string;
+  /** HASH of the closed gates by app. @see src/queue/gates.ts */
+  readonly gates: string;
+  /** STRING with expiry: held by the worker that looks at a closed gate. */
+  readonly probe: (appId: string) => string;
+  /** HASH: an app's access_token. @see src/weixin/credentials/token-cache.ts */
+  readonly token: (appId: string) => string;
+  readonly tokenLease: (appId: string) => string;
+  /** HASH of counters of one minute, by app and outcome. @see src/queue/throughput.ts */
+  readonly throughput: (minute: number) => string;
+  /** STRING with expiry: one running worker. */
+  readonly worker: (workerId: string) => string;
+  /** SET of the ids of workers that have run lately. */
+  readonly workers: string;
+  /** ZSET of the apps that some worker has credentials for, by when it last said so. */
+  readonly served: string;
+}
+
+export function redisKeys(prefix: string): RedisKeys {
+  return {
+    prefix,
+    lanes: `${prefix}:lanes`,
+    archived: (jobId) => `${prefix}:archived:${jobId}`,
+    deadByTime: `${prefix}:dead-letters`,
+    deadRecords: `${prefix}:dead-letters:records`,
+    gates: `${prefix}:gates`,
+    probe: (appId) => `${prefix}:gates:probe:${appId}`,
+    token: (appId) => `${prefix}:token:${appId}`,
+    tokenLease: (appId) => `${prefix}:token:${appId}:lease`,
+    throughput: (minute) => `${prefix}:throughput:${minute}`,
+    worker: (workerId) => `${prefix}:worker:${workerId}`,
+    workers: `${prefix}:workers`,
+    served: `${prefix}:served`,
+  };
+}

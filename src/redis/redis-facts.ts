@@ -1,0 +1,46 @@
+import type { RedisClient } from './connect.ts';
+
+/** What a Redis must be so that what it has accepted is not lost. */
+export interface RedisFacts {
+  readonly version: string;
+  /** `noeviction` is the only one that drops nothing. */
+  readonly evictionPolicy: string;
+  /** 0 means no limit. */
+  readonly maxMemoryBytes: number;
+  readonly usedMemoryBytes: number;
+  readonly aofEnabled: boolean;
+}
+
+/** Asks Redis about itself by INFO, which needs no right to read its configuration. */
+export async function readRedisFacts(redis: RedisClient): Promise<RedisFacts> {
+  const fields = new Map<string, string>();
+  for (const section of ['server', 'memory', 'persistence']) {
+    for (const line of (await redis.info(section)).split('\r\n')) {
+      const colon = line.indexOf(':');
+      if (colon > 0) fields.set(line.slice(0, colon), line.slice(colon + 1));
+    }
+  }
+  return {
+    version: fields.get('valkey_version') ?? fields.get('redis_version') ?? 'unknown',
+    evictionPolicy: fields.get('maxmemory_policy') ?? 'unknown',
+    maxMemoryBytes: Number(fields.get('maxmemory') ?? 0),
+    usedMemoryBytes: Number(fields.get('used_memory') ?? 0),
+    aofEnabled: fields.get('aof_enabled') === '1',
+  };
+}
+
+/** What is wrong with a Redis, each with what to do about it. */
+export function redisMistakes({ evictionPolicy, aofEnabled, version }: RedisFacts): string[] {
+  const mistakes: string[] = [];
+  if (evictionPolicy !== 'noeviction') {
+    mistakes.push(
+      `Redis drops keys when it is full (maxmemory-policy ${evictionPolicy}): set maxmemory-policy to noeviction`,
+    );
+  }
+  if (!aofEnabled) {
+    mistakes.push('Redis forgets accepted media when it stops (appendonly no): set appendonly to yes');
+  }
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major < 6 || (major === 6 && minor < 2)) mistakes.push(`Redis ${version} is too old: 6.2 or later is needed`);
+  return mistakes;
+}
