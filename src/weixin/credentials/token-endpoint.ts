@@ -1,0 +1,122 @@
+import pRetry from 'p-retry';
+import type { Dispatcher } from 'undici';
+import { type Failure, FailureError, fail, failure, type Result, succeed } from '../../failure.ts';
+import { Secret } from '../../secret.ts';
+import { SECOND } from '../../time.ts';
+import type { ApiHosts } from '../api-hosts.ts';
+import { failureOfReply, MAX_JSON_BYTES, parseWeixinJson } from '../error-reply.ts';
+import { classifyHttpError, type HttpPool } from '../http.ts';
+import type { Account } from './account.ts';
+
+/** For all tries together; the lease on the token outlives it. */
+export const TOKEN_CALL_TIMEOUT_MS = 12 * SECOND;
+const TRY_TIMEOUT_MS = 5 * SECOND;
+
+/** WeChat tells to reserve 512 characters; those seen have 107 to 157. */
+const MAX_TOKEN_LENGTH = 4_096;
+
+export interface TokenAnswer {
+  readonly token: Secret;
+  /** Remaining life; 300 at least by the documentation, 7200 at most as of today. */
+  readonly expiresInMs: number;
+}
+
+/**
+ * Asks WeChat for the access_token of an app. Blips (-1, a reset) are tried again within the call.
+ *
+ * @param force `stable_token` only: retire the current token at once. Limited to 20 a day, 30 s apart.
+ * @throws the signal's reason when it aborts.
+ * @see https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken
+ * @see https://developers.weixin.qq.com/doc/service/en/Basic_Information/Get_access_token.html
+ */
+export async function requestToken(
+  { appId, credential }: Account,
+  force: boolean,
+  { hosts, http }: { readonly hosts: ApiHosts; readonly http: HttpPool },
+  signal: AbortSignal,
+): Promise<Result<TokenAnswer>> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(TOKEN_CALL_TIMEOUT_MS)]);
+
+  async function tryOnce(attemptNumber: number): Promise<TokenAnswer> {
+    const host = hosts.current();
+    const answer = await call(host, attemptNumber === 1 ? http.pooled : http.fresh);
+    if (answer.ok) return answer.value;
+    if (answer.failure.code === 'weixin-unreachable') hosts.unreachable(host);
+    throw new FailureError(answer.failure);
+  }
+
+  async function call(host: URL, dispatcher: Dispatcher): Promise<Result<TokenAnswer>> {
+    const perTry = AbortSignal.any([limit, AbortSignal.timeout(TRY_TIMEOUT_MS)]);
+    try {
+      const { statusCode, body } = await dispatcher.request({ ...endpoint(host), signal: perTry });
+      return readAnswer(statusCode, await readBounded(body));
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      if (error instanceof FailureError) return { ok: false, failure: error.failure };
+      return { ok: false, failure: classifyHttpError(perTry.aborted ? perTry.reason : error, 'request') };
+    }
+  }
+
+  function endpoint(
+    host: URL,
+  ): Pick<Dispatcher.RequestOptions, 'path' | 'method' | 'headers' | 'body'> & { origin: string } {
+    const base = host.pathname.replace(/\/$/, '');
+    const secret = credential.secret.reveal();
+    if (credential.type === 'token') {
+      const query = new URLSearchParams({ grant_type: 'client_credential', appid: appId, secret });
+      return { origin: host.origin, path: `${base}/cgi-bin/token?${query}`, method: 'GET' };
+    }
+    return {
+      origin: host.origin,
+      path: `${base}/cgi-bin/stable_token`,
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ grant_type: 'client_credential', appid: appId, secret, force_refresh: force }),
+    };
+  }
+
+  function readAnswer(status: number, body: Buffer): Result<TokenAnswer> {
+    const json = parseWeixinJson(body);
+    if (json === undefined)
+      return fail(status === 200 ? 'weixin-unexpected-reply' : 'weixin-bad-gateway', { httpStatus: status });
+    const { access_token: token, expires_in: expiresIn } = json;
+    const seconds = Number(expiresIn);
+    if (typeof token === 'string' && token !== '' && token.length <= MAX_TOKEN_LENGTH && seconds > 0) {
+      return succeed({ token: new Secret(token), expiresInMs: seconds * SECOND });
+    }
+    return { ok: false, failure: failureOfReply(json, 'token', credential.secret) };
+  }
+
+  try {
+    const answer = await pRetry(tryOnce, {
+      retries: 2,
+      minTimeout: 0.3 * SECOND,
+      factor: 2,
+      randomize: true,
+      shouldRetry: ({ error }) => error instanceof FailureError && isBlip(error.failure),
+      signal: limit,
+    });
+    return succeed(answer);
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    if (error instanceof FailureError) return { ok: false, failure: error.failure };
+    if (limit.aborted) return fail('weixin-timeout', { detail: 'token endpoint' });
+    throw error;
+  }
+}
+
+/** A fault that is likely to be gone in a second. */
+export function isBlip({ code }: Failure): boolean {
+  return code === 'weixin-busy' || code === 'weixin-unreachable';
+}
+
+async function readBounded(body: Dispatcher.ResponseData['body']): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    sizeBytes += chunk.byteLength;
+    if (sizeBytes > MAX_JSON_BYTES) throw new FailureError(failure('weixin-unexpected-reply'));
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,54 @@
+import { between, DAY, HOUR, MINUTE, type Random, SECOND } from '../../time.ts';
+import type { Credential } from './account.ts';
+import type { TokenRecord } from './token-record.ts';
+
+/** Renew this long before the end, drawn anew by each worker, so that they do not all ask in the same second. */
+const RENEW_EARLIEST_MS = 2 * MINUTE;
+const RENEW_LATEST_MS = MINUTE;
+/** Of a short life, renew within its last part instead: at 300 s both rules say 60 to 120 s. */
+const RENEW_EARLIEST_SHARE = 0.4;
+const RENEW_LATEST_SHARE = 0.2;
+
+/** Returns the Unix time in milliseconds from which this worker asks for the next token. Always before the end. */
+export function renewAt(record: Pick<TokenRecord, 'confirmedAt' | 'expiresAt'>, random: Random): number {
+  const life = record.expiresAt - record.confirmedAt;
+  const earliest = Math.min(RENEW_EARLIEST_MS, life * RENEW_EARLIEST_SHARE);
+  const latest = Math.min(RENEW_LATEST_MS, life * RENEW_LATEST_SHARE);
+  return record.expiresAt - between(latest, earliest, random);
+}
+
+/** What to do about a token that WeChat has rejected although it is the current one. */
+export type RejectionRemedy = 'none' | 'ask' | 'force';
+
+/** After WeChat has given out again the very token that it rejects, it is not asked again for so long: rejections flap. */
+const SAME_TOKEN_PAUSE_MS = 10 * SECOND;
+/** So many times must WeChat give out a token that it rejects before it is forced. */
+const REJECTIONS_BEFORE_FORCE = 2;
+/** WeChat allows 20 a day, 30 s apart; beyond that it ignores the wish. */
+const FORCES_A_DAY = 20;
+const FORCE_INTERVAL_MS = 30 * SECOND;
+
+/** Each call of /cgi-bin/token issues a new token, of 2,000 a day. So many an hour may be for rejections. */
+const REISSUES_AN_HOUR = 30;
+const REISSUE_INTERVAL_MS = 5 * SECOND;
+
+/** Decides on a rejection of the current token. Bounded by itself: however many jobs fail, few calls are made. */
+export function remedyFor(type: Credential['type'], record: TokenRecord, now: number): RejectionRemedy {
+  if (type === 'token') {
+    const lastHour = record.replacedAt.filter((time) => now - time < HOUR);
+    return mayGoOn(lastHour, REISSUES_AN_HOUR, REISSUE_INTERVAL_MS, now) ? 'ask' : 'none';
+  }
+  // The first rejection: most likely another system has refreshed it, and asking gives the new one.
+  if (record.rejections === 0) return 'ask';
+  if (now - record.confirmedAt < SAME_TOKEN_PAUSE_MS) return 'none';
+  if (record.rejections < REJECTIONS_BEFORE_FORCE) return 'ask';
+  return mayGoOn(withinDay(record.forcedAt, now), FORCES_A_DAY, FORCE_INTERVAL_MS, now) ? 'force' : 'ask';
+}
+
+function mayGoOn(times: readonly number[], most: number, intervalMs: number, now: number): boolean {
+  return times.length < most && now - (times.at(-1) ?? Number.NEGATIVE_INFINITY) >= intervalMs;
+}
+
+export function withinDay(times: readonly number[], now: number): readonly number[] {
+  return times.filter((time) => now - time < DAY);
+}

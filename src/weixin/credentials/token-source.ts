@@ -1,0 +1,211 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../../abort.ts';
+import { type Failure, fail, failure, type Result, succeed } from '../../failure.ts';
+import type { RedisClient } from '../../redis/connect.ts';
+import type { RedisKeys } from '../../redis/keys.ts';
+import { type Lease, releaseLease, takeLease } from '../../redis/lease.ts';
+import { between, type Clock, type Random, SECOND } from '../../time.ts';
+import type { Account } from './account.ts';
+import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
+import { requestToken, TOKEN_CALL_TIMEOUT_MS } from './token-endpoint.ts';
+import { newGeneration, readTokenRecord, type TokenRecord, writeTokenRecord } from './token-record.ts';
+import { remedyFor, renewAt, withinDay } from './token-renewal.ts';
+
+/** Longer than the call it protects can take, so that two holders never call at once. */
+const LEASE_MS = TOKEN_CALL_TIMEOUT_MS + 8 * SECOND;
+/** Longer than a lease: a holder that died is waited out. */
+const WAIT_FOR_OTHERS_MS = LEASE_MS + 5 * SECOND;
+const POLL_MS = [50, 250] as const;
+/** After a failed early renewal, while the token still holds. */
+const RENEWAL_PAUSE_MS = 15 * SECOND;
+
+export interface TokenSourceOptions {
+  readonly redis: RedisClient;
+  readonly keys: RedisKeys;
+  readonly endpoint: Parameters<typeof requestToken>[2];
+  readonly now: Clock;
+  readonly random: Random;
+  readonly onRefresh: (refresh: TokenRefresh) => void;
+}
+
+interface Held {
+  readonly record: TokenRecord;
+  /** From when this process asks for the next one. */
+  renewAt: number;
+}
+
+/**
+ * The tokens of `stable_token` and `token` credentials, shared through Redis.
+ *
+ * Each process holds the tokens it has seen in memory. Redis is asked only when one is due or was rejected; WeChat is
+ * asked by the holder of a lease, everybody else waits for what it brings.
+ */
+export function createTokenSource({ redis, keys, endpoint, now, random, onRefresh }: TokenSourceOptions): TokenSource {
+  const held = new Map<string, Held>();
+  /** At most one question to Redis or WeChat for an app in this process; the rest of its jobs join it. */
+  const running = new Map<string, Promise<unknown>>();
+
+  async function current(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
+    const known = held.get(account.appId);
+    if (known !== undefined && now() < known.renewAt) return succeed(issued(known.record));
+    return join(`current ${account.appId}`, () => renew(account, signal), signal);
+  }
+
+  async function renew(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
+    const record = await readTokenRecord(redis, keys.token(account.appId), account);
+    if (record === undefined || now() >= record.expiresAt) {
+      const fetched = await withLease(account, record?.generation, WAIT_FOR_OTHERS_MS, signal, (lease, latest) =>
+        fetchToken(account, latest, 'renewal', lease, signal),
+      );
+      return fetched.ok ? succeed(issued(fetched.value)) : fetched;
+    }
+    if (now() < hold(account, record).renewAt) return succeed(issued(record));
+
+    // Due, but it still holds: one worker fetches the next, nobody waits for it.
+    const fetched = await withLease(account, record.generation, 0, signal, (lease, latest) =>
+      fetchToken(account, latest, 'renewal', lease, signal),
+    );
+    if (fetched.ok) return succeed(issued(fetched.value));
+    hold(account, record).renewAt = Math.min(now() + RENEWAL_PAUSE_MS, record.expiresAt);
+    return succeed(issued(record));
+  }
+
+  async function reject(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
+    const known = held.get(account.appId);
+    if (known !== undefined && known.record.generation !== generation) return undefined;
+    return join(`reject ${account.appId} ${generation}`, () => replace(account, generation, signal), signal);
+  }
+
+  async function replace(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
+    const record = await readTokenRecord(redis, keys.token(account.appId), account);
+    if (record === undefined) {
+      held.delete(account.appId);
+      return undefined;
+    }
+    hold(account, record);
+    if (record.generation !== generation || remedyFor(account.credential.type, record, now()) === 'none')
+      return undefined;
+
+    const fetched = await withLease(account, generation, WAIT_FOR_OTHERS_MS, signal, async (lease, latest) => {
+      const remedy = latest === undefined ? 'ask' : remedyFor(account.credential.type, latest, now());
+      // Somebody else has asked while we waited for the lease, and got the same token.
+      if (remedy === 'none' && latest !== undefined) return succeed(latest);
+      return fetchToken(account, latest, remedy === 'force' ? 'force' : 'rejection', lease, signal);
+    });
+    return fetched.ok ? undefined : fetched.failure;
+  }
+
+  /**
+   * Runs `fetch` as the only one in the fleet, unless the token of `generation` has been replaced meanwhile: then
+   * returns the new one. Waits `patienceMs` at most for somebody else who is at it.
+   */
+  async function withLease(
+    account: Account,
+    generation: string | undefined,
+    patienceMs: number,
+    signal: AbortSignal,
+    fetch: (lease: Lease, latest: TokenRecord | undefined) => Promise<Result<TokenRecord>>,
+  ): Promise<Result<TokenRecord>> {
+    const key = keys.token(account.appId);
+    const giveUpAt = now() + patienceMs;
+    for (;;) {
+      const lease = await takeLease(redis, keys.tokenLease(account.appId), LEASE_MS);
+      try {
+        const latest = await readTokenRecord(redis, key, account);
+        if (latest !== undefined && latest.generation !== generation) {
+          hold(account, latest);
+          return succeed(latest);
+        }
+        if (lease !== undefined) return await fetch(lease, latest);
+      } finally {
+        if (lease !== undefined) await releaseLease(redis, lease);
+      }
+      if (now() >= giveUpAt) return fail('token-unavailable');
+      await sleep(between(...POLL_MS, random), undefined, { signal });
+    }
+  }
+
+  /** Asks WeChat and writes what it answers. Only under the lease. */
+  async function fetchToken(
+    account: Account,
+    before: TokenRecord | undefined,
+    cause: 'renewal' | 'rejection' | 'force',
+    lease: Lease,
+    signal: AbortSignal,
+  ): Promise<Result<TokenRecord>> {
+    const forced = cause === 'force';
+    const answer = await requestToken(account, forced, endpoint, signal);
+    const report = { appId: account.appId, kind: account.credential.type, forced };
+    if (!answer.ok) {
+      onRefresh({ ...report, result: 'failed', failure: answer.failure });
+      return answer;
+    }
+    const { token, expiresInMs } = answer.value;
+    const same = before?.token.reveal() === token.reveal();
+    onRefresh({ ...report, result: same ? 'same' : 'issued' });
+
+    const confirmed = {
+      confirmedAt: now(),
+      expiresAt: now() + expiresInMs,
+      forcedAt: noted(before?.forcedAt, forced),
+      replacedAt: noted(before?.replacedAt, cause !== 'renewal'),
+    };
+    const record: TokenRecord =
+      same && before !== undefined
+        ? { ...before, ...confirmed, rejections: before.rejections + (cause === 'renewal' ? 0 : 1) }
+        : { token, generation: newGeneration(), obtainedAt: now(), rejections: 0, ...confirmed };
+    // Held even if it can't be written: a full Redis must not make every job ask WeChat.
+    hold(account, record);
+    if (!(await writeTokenRecord(redis, keys.token(account.appId), lease, account, record))) {
+      held.delete(account.appId);
+      return fail('token-unavailable', { detail: 'the lease was lost' });
+    }
+    return succeed(record);
+  }
+
+  /** The times of the last day, with this one if it counts. */
+  function noted(times: readonly number[] = [], counts: boolean): readonly number[] {
+    return counts ? [...withinDay(times, now()), now()] : withinDay(times, now());
+  }
+
+  function hold(account: Account, record: TokenRecord): Held {
+    const known = held.get(account.appId);
+    if (
+      known !== undefined &&
+      known.record.generation === record.generation &&
+      known.record.expiresAt === record.expiresAt
+    ) {
+      return known;
+    }
+    const fresh = { record, renewAt: renewAt(record, random) };
+    held.set(account.appId, fresh);
+    return fresh;
+  }
+
+  async function join<T>(name: string, start: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const others = running.get(name) as Promise<T> | undefined;
+    if (others !== undefined) {
+      try {
+        return await orAbort(others, signal);
+      } catch (error) {
+        // The job that asked for all of us was stopped: ask again for ourselves.
+        if (signal.aborted) throw error;
+        return join(name, start, signal);
+      }
+    }
+    const own = start().finally(() => running.delete(name));
+    running.set(name, own);
+    return orAbort(own, signal);
+  }
+
+  return { current, reject };
+}
+
+function issued({ token, generation }: TokenRecord): IssuedToken {
+  return { token, generation };
+}
+
+/** The failure of a job whose app has no credential here. */
+export function notConfigured(appId: string): Failure {
+  return failure('app-not-configured', { detail: appId });
+}

@@ -1,0 +1,74 @@
+import type { Dispatcher } from 'undici';
+import { timeLimit } from '../abort.ts';
+import { FailureError, type Result } from '../failure.ts';
+import type { MediaJob } from '../media/media-job.ts';
+import type { Secret } from '../secret.ts';
+import { decodeBody } from './decoded-body.ts';
+import { classifyHttpError, type WeixinTimeouts } from './http.ts';
+import { checkLength, type MediaBody, peekBody } from './media-body.ts';
+import { bytesToClassify, classifyReply } from './reply.ts';
+
+/** Media, or the address where a video lies. */
+export type Got =
+  | { readonly type: 'media'; readonly body: MediaBody }
+  | { readonly type: 'video-url'; readonly url: string };
+
+export interface GetMediaRequest {
+  readonly baseUrl: URL;
+  readonly token: Secret;
+  readonly job: Pick<MediaJob, 'mediaId' | 'variant'>;
+  readonly dispatcher: Dispatcher;
+  readonly timeouts: WeixinTimeouts;
+  readonly maxBytes: number;
+}
+
+/**
+ * Calls media/get once. Follows no redirect, asks for no Range and no compression.
+ *
+ * @throws the signal's reason when it aborts.
+ * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_getmedia
+ * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_gethdvoice
+ */
+export async function getMedia(request: GetMediaRequest, signal: AbortSignal): Promise<Result<Got>> {
+  const { baseUrl, token, job, dispatcher, timeouts, maxBytes } = request;
+  const limit = timeLimit(signal, timeouts.totalMs);
+  const path = job.variant === 'hd-voice' ? '/cgi-bin/media/get/jssdk' : '/cgi-bin/media/get';
+  const query = new URLSearchParams({ access_token: token.reveal(), media_id: job.mediaId });
+
+  let response: Dispatcher.ResponseData;
+  try {
+    response = await dispatcher.request({
+      origin: baseUrl.origin,
+      path: `${baseUrl.pathname.replace(/\/$/, '')}${path}?${query}`,
+      method: 'GET',
+      headers: { accept: '*/*', 'accept-encoding': 'identity' },
+      signal: limit.signal,
+    });
+  } catch (error) {
+    limit.end();
+    if (signal.aborted) throw signal.reason;
+    return { ok: false, failure: classifyHttpError(limit.expired ? limit.signal.reason : error, 'request') };
+  }
+
+  const { body, contentLength } = decodeBody(response);
+  try {
+    const peeked = await peekBody(body, bytesToClassify, limit);
+    const { head, complete } = peeked;
+    const reply = await classifyReply(
+      { status: response.statusCode, headers: response.headers, head, complete },
+      token,
+    );
+    if (reply.type === 'media') {
+      const { type: _type, ...facts } = reply;
+      const length = contentLength === undefined ? {} : { contentLength };
+      const chunks = checkLength(peeked.chunks, contentLength, maxBytes);
+      return { ok: true, value: { type: 'media', body: { ...facts, ...length, chunks, discard: peeked.discard } } };
+    }
+    // What may be left of the answer is not worth a socket; one that has been read to its end keeps its own.
+    peeked.discard();
+    return reply.type === 'failure' ? { ok: false, failure: reply.failure } : { ok: true, value: reply };
+  } catch (error) {
+    if (error instanceof FailureError) return { ok: false, failure: error.failure };
+    throw error;
+  }
+}

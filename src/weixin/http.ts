@@ -1,0 +1,84 @@
+import { Agent, type Dispatcher } from 'undici';
+import { type Failure, failure } from '../failure.ts';
+import { MINUTE } from '../time.ts';
+
+export interface WeixinTimeouts {
+  /** Until a connection stands. */
+  readonly connectMs: number;
+  /** From the request to the response headers. */
+  readonly responseMs: number;
+  /** Without a byte of the body, while we read. */
+  readonly idleMs: number;
+  /** For one download, whatever else happens: undici's own timers rest while we are the slow side. */
+  readonly totalMs: number;
+}
+
+/** The connections to the WeChat API. */
+export interface HttpPool {
+  /** Keeps sockets alive. */
+  readonly pooled: Dispatcher;
+  /** A new socket for each request: an idle socket that the server has closed fails at its next use, and so may all its siblings. */
+  readonly fresh: Dispatcher;
+  close(): Promise<void>;
+}
+
+const KEEP_ALIVE_MAX_MS = MINUTE;
+
+/** @param connections at least the number of downloads at once. */
+export function createHttpPool(timeouts: WeixinTimeouts, connections: number): HttpPool {
+  const common = agentOptions(timeouts);
+  const pooled = new Agent({ ...common, connections, keepAliveMaxTimeout: KEEP_ALIVE_MAX_MS });
+  const fresh = new Agent({ ...common, pipelining: 0 });
+  return {
+    pooled,
+    fresh,
+    close: async () => {
+      await Promise.all([pooled.destroy(), fresh.destroy()]);
+    },
+  };
+}
+
+/** HTTP/1.1 only, as WeChat is known to speak it. */
+export function agentOptions(timeouts: WeixinTimeouts): Agent.Options {
+  return {
+    allowH2: false,
+    connectTimeout: timeouts.connectMs,
+    headersTimeout: timeouts.responseMs,
+    bodyTimeout: timeouts.idleMs,
+  };
+}
+
+/** Where in a request an error came up. */
+export type HttpPhase = 'request' | 'body';
+
+const TIMEOUTS = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+  'TimeoutError',
+  'ETIMEDOUT',
+]);
+
+/**
+ * Returns what an error of undici or of a socket means.
+ *
+ * Never repeats a message: it may quote an address with a token in it.
+ */
+export function classifyHttpError(error: unknown, phase: HttpPhase): Failure {
+  const name = errorName(error);
+  if (TIMEOUTS.has(name)) return failure('weixin-timeout', { detail: name });
+  // Not HTTP at all, or not HTTP as it should be.
+  if (name.startsWith('HPE_') || name === 'UND_ERR_HEADERS_OVERFLOW')
+    return failure('weixin-bad-gateway', { detail: name });
+  // A connection that ends within the body ends it short.
+  if (phase === 'body') return failure('body-truncated', { detail: name });
+  return failure('weixin-unreachable', { detail: name });
+}
+
+/** The code of an error or of its cause, else its name. */
+function errorName(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error;
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  if (error.name === 'TimeoutError') return error.name;
+  return error.cause instanceof Error ? errorName(error.cause) : error.name;
+}

@@ -1,0 +1,99 @@
+import { type Failure, failure } from '../failure.ts';
+import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../media/media-type.ts';
+import { looksLikeMarkup, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
+import type { Secret } from '../secret.ts';
+import { textOf } from './decoded-body.ts';
+import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable } from './error-reply.ts';
+
+/** What WeChat's HTTP answer turned out to be. The status says nothing: errors come as 200. */
+export type Reply =
+  | {
+      readonly type: 'media';
+      readonly declaredType?: string;
+      readonly sniffed?: SniffedType;
+      readonly namedExtension?: string;
+    }
+  | { readonly type: 'video-url'; readonly url: string }
+  | { readonly type: 'failure'; readonly failure: Failure };
+
+/** An HTTP answer: status, headers by lower-case name, and the first bytes of its body. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly head: Buffer;
+  /** True when `head` is the whole body. */
+  readonly complete: boolean;
+}
+
+/** How many first bytes `classifyReply` needs: enough to sniff, and all of what may be JSON. */
+export function bytesToClassify(head: Buffer): number {
+  return head.byteLength === 0 || startsLikeJson(head) ? MAX_JSON_BYTES + 1 : SNIFF_BYTES;
+}
+
+/**
+ * Tells media from errors, by the content type, the `Content-disposition` and the first bytes together: each of them
+ * alone lies now and then. Errors come as `text/plain`; images come under wrong types; a gateway's page comes as 200;
+ * an image may be named like JSON or begin with a brace.
+ *
+ * @param sent the token of the request, blotted out of every text that is kept.
+ * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_getmedia
+ */
+export async function classifyReply(answer: HttpAnswer, sent: Secret): Promise<Reply> {
+  const declaredType = mimeOf(textOf(answer.headers['content-type']));
+  const disposition = textOf(answer.headers['content-disposition']);
+  const { head, status } = answer;
+
+  const json = answer.complete ? parseWeixinJson(head) : undefined;
+  if (json !== undefined) {
+    const known = classifyJson(json, sent);
+    if (known !== undefined) return known;
+  }
+  if (status !== 200) return failed('weixin-bad-gateway', { httpStatus: status, detail: excerpt(head, sent) });
+  if (answer.complete && head.byteLength === 0) return failed('body-empty');
+
+  const declaredMedia = isMediaType(declaredType);
+  if (looksLikeMarkup(head)) {
+    return failed(declaredMedia || disposition !== undefined ? 'body-not-media' : 'weixin-bad-gateway', {
+      detail: excerpt(head, sent),
+    });
+  }
+  if (json !== undefined && (declaredMedia || disposition === undefined)) {
+    return failed(declaredMedia ? 'body-not-media' : 'weixin-unexpected-reply', { detail: excerpt(head, sent) });
+  }
+
+  const sniffed = await sniffType(head);
+  const attached = disposition !== undefined && !isTextType(declaredType);
+  if (sniffed === undefined && !declaredMedia && !attached) {
+    return failed('weixin-unexpected-reply', { detail: excerpt(head, sent) });
+  }
+  const namedExtension = extensionOfDisposition(disposition);
+  return {
+    type: 'media',
+    ...(declaredType === undefined ? {} : { declaredType }),
+    ...(sniffed === undefined ? {} : { sniffed }),
+    ...(namedExtension === undefined ? {} : { namedExtension }),
+  };
+}
+
+/** A JSON object is WeChat's only if it has a field that WeChat's have; `undefined` for any other. */
+function classifyJson(json: Readonly<Record<string, unknown>>, sent: Secret): Reply | undefined {
+  const url = json['video_url'];
+  const errcode = errcodeOf(json);
+  if (typeof url === 'string' && url !== '' && (errcode === undefined || errcode === 0))
+    return { type: 'video-url', url };
+  return 'errcode' in json ? { type: 'failure', failure: failureOfReply(json, 'media', sent) } : undefined;
+}
+
+function startsLikeJson(head: Buffer): boolean {
+  return /^\uFEFF?\s*(\{|$)/.test(head.subarray(0, 64).toString('utf8'));
+}
+
+/** The beginning of an odd answer, for the operator who has to make sense of it. */
+function excerpt(head: Buffer, sent: Secret): string | undefined {
+  const text = readable(head.subarray(0, 400).toString('utf8'), sent).slice(0, 120).trim();
+  return text === '' ? undefined : text;
+}
+
+function failed(...args: Parameters<typeof failure>): Reply {
+  return { type: 'failure', failure: failure(...args) };
+}

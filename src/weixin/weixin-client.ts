@@ -1,0 +1,111 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import pRetry from 'p-retry';
+import { type Failure, FailureError, type Result } from '../failure.ts';
+import type { MediaJob } from '../media/media-job.ts';
+import { between, type Random, SECOND } from '../time.ts';
+import type { ApiHosts } from './api-hosts.ts';
+import type { Account } from './credentials/account.ts';
+import type { TokenSource } from './credentials/issued-token.ts';
+import { isBlip } from './credentials/token-endpoint.ts';
+import { notConfigured } from './credentials/token-source.ts';
+import { type Got, getMedia } from './get-media.ts';
+import type { HttpPool, WeixinTimeouts } from './http.ts';
+import type { MediaBody } from './media-body.ts';
+import type { VideoDownloader } from './video-url.ts';
+
+/** Where bytes come from. */
+export interface WeixinClient {
+  /**
+   * Fetches a media, by whatever it takes: a token, a second try after a blip, another host, a `video_url`.
+   *
+   * The body must be read to its end or discarded.
+   *
+   * @throws the signal's reason when it aborts.
+   */
+  fetch(job: MediaJob, signal: AbortSignal): Promise<Result<MediaBody>>;
+}
+
+/** Further tries within an attempt after a blip. Anything longer is the retry schedule's. */
+const BLIP_RETRIES = 3;
+const BLIP_FIRST_PAUSE_MS = 0.3 * SECOND;
+/** Tokens tried within an attempt after the first was rejected. */
+const TOKEN_RETRIES = 2;
+/** Users saw a good token rejected and taken again moments later. */
+const TOKEN_PAUSE_MS = [0.5 * SECOND, 1.5 * SECOND] as const;
+/** Fresh addresses asked for after a `video_url` could not be followed: its key may have expired. */
+const VIDEO_RETRIES = 1;
+
+export interface WeixinClientOptions {
+  readonly accounts: readonly Account[];
+  readonly tokens: TokenSource;
+  readonly hosts: ApiHosts;
+  readonly http: HttpPool;
+  readonly videos: VideoDownloader;
+  readonly timeouts: WeixinTimeouts;
+  readonly maxBytes: number;
+  readonly random: Random;
+}
+
+export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
+  const { tokens, hosts, http, videos, timeouts, maxBytes, random } = options;
+  const accounts = new Map(options.accounts.map((account) => [account.appId, account]));
+
+  async function fetch(job: MediaJob, signal: AbortSignal): Promise<Result<MediaBody>> {
+    const account = accounts.get(job.appId);
+    if (account === undefined) return { ok: false, failure: notConfigured(job.appId) };
+    for (let freshAddresses = VIDEO_RETRIES; ; freshAddresses -= 1) {
+      const got = await getWithToken(account, job, signal);
+      if (!got.ok) return got;
+      if (got.value.type === 'media') return { ok: true, value: got.value.body };
+      const video = await videos.download(got.value.url, signal);
+      if (video.ok || freshAddresses === 0) return video;
+    }
+  }
+
+  async function getWithToken(account: Account, job: MediaJob, signal: AbortSignal): Promise<Result<Got>> {
+    for (let retries = TOKEN_RETRIES; ; retries -= 1) {
+      const issued = await tokens.current(account, signal);
+      if (!issued.ok) return issued;
+      const { token, generation } = issued.value;
+      const got = await acrossBlips(job, token, signal);
+      if (got.ok || got.failure.code !== 'token-rejected') return got;
+      const refused = await tokens.reject(account, generation, signal);
+      if (refused !== undefined) return { ok: false, failure: refused };
+      if (retries === 0) return got;
+      const next = await tokens.current(account, signal);
+      if (next.ok && next.value.generation === generation)
+        await sleep(between(...TOKEN_PAUSE_MS, random), undefined, { signal });
+    }
+  }
+
+  async function acrossBlips(
+    job: MediaJob,
+    token: Parameters<typeof getMedia>[0]['token'],
+    signal: AbortSignal,
+  ): Promise<Result<Got>> {
+    async function tryOnce(attemptNumber: number): Promise<Got> {
+      const baseUrl = hosts.current();
+      const dispatcher = attemptNumber === 1 ? http.pooled : http.fresh;
+      const got = await getMedia({ baseUrl, token, job, dispatcher, timeouts, maxBytes }, signal);
+      if (got.ok) return got.value;
+      if (got.failure.code === 'weixin-unreachable') hosts.unreachable(baseUrl);
+      throw new FailureError(got.failure);
+    }
+    try {
+      const got = await pRetry(tryOnce, {
+        retries: BLIP_RETRIES,
+        minTimeout: BLIP_FIRST_PAUSE_MS,
+        factor: 2,
+        randomize: true,
+        shouldRetry: ({ error }) => error instanceof FailureError && isBlip(error.failure),
+        signal,
+      });
+      return { ok: true, value: got };
+    } catch (error) {
+      if (error instanceof FailureError) return { ok: false, failure: error.failure satisfies Failure };
+      throw error;
+    }
+  }
+
+  return { fetch };
+}
