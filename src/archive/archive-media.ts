@@ -1,0 +1,146 @@
+import { FailureError, fail, failure, type Result } from '../failure.ts';
+import type { MediaJob } from '../media/media-job.ts';
+import type { ArchiveStore, WriteReceipt } from '../store/archive-store.ts';
+import { PARTS_HELD } from '../store/archive-store.ts';
+import { mediaKey } from '../store/object-keys.ts';
+import { type Clock, iso } from '../time.ts';
+import type { MediaBody } from '../weixin/media-body.ts';
+import type { WeixinClient } from '../weixin/weixin-client.ts';
+import type { ByteBudget } from './byte-budget.ts';
+import { digestStream } from './digest-stream.ts';
+import { contentTypeOf, extensionOf, metadataOf } from './object-metadata.ts';
+
+/** A media that lies, verified, in the bucket. */
+export interface ArchivedObject {
+  readonly key: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+  readonly contentType: string;
+  readonly declaredType?: string;
+  readonly sniffedType?: string;
+  /** False when it lay there already. */
+  readonly created: boolean;
+}
+
+export interface ArchiveParts {
+  readonly weixin: WeixinClient;
+  readonly store: ArchiveStore;
+  readonly budget: ByteBudget;
+  readonly partSizeBytes: number;
+  readonly maxBytes: number;
+  readonly now: Clock;
+}
+
+/**
+ * The one thing we do: fetches a media and stores it, verified.
+ *
+ * Harmless to repeat, and a crash at any point costs a repetition at most: nothing is visible at the key before the
+ * bytes are whole.
+ *
+ * @throws the signal's reason when it aborts.
+ */
+export async function archiveMedia(
+  parts: ArchiveParts,
+  job: MediaJob,
+  signal: AbortSignal,
+): Promise<Result<ArchivedObject>> {
+  const fetched = await parts.weixin.fetch(job, signal);
+  if (!fetched.ok) return fetched;
+  const body = fetched.value;
+  try {
+    return await store(parts, job, body, signal);
+  } catch (error) {
+    if (error instanceof FailureError) return { ok: false, failure: error.failure };
+    throw error;
+  } finally {
+    body.discard();
+  }
+}
+
+async function store(
+  parts: ArchiveParts,
+  job: MediaJob,
+  body: MediaBody,
+  signal: AbortSignal,
+): Promise<Result<ArchivedObject>> {
+  const { budget, partSizeBytes, maxBytes } = parts;
+  const { contentLength } = body;
+  if (contentLength !== undefined && contentLength > maxBytes) {
+    return fail('media-too-large', { detail: `${contentLength} bytes` });
+  }
+  // A body of unknown length may turn out to need parts; reserving them later, with a part in hand, could deadlock.
+  const fitsOnePart = contentLength !== undefined && contentLength <= partSizeBytes;
+  using _reservation = await budget.reserve(fitsOnePart ? contentLength : PARTS_HELD * partSizeBytes, signal);
+
+  const stream = digestStream(body.chunks);
+  const chunks = stream.chunks[Symbol.asyncIterator]();
+  const held = fitsOnePart ? await readWhole(chunks, contentLength) : await readUpTo(chunks, partSizeBytes);
+
+  const archivedAt = iso(parts.now());
+  const named = { key: mediaKey(job, extensionOf(body)), contentType: contentTypeOf(body) };
+  let receipt: Result<WriteReceipt>;
+  if (held.ended) {
+    const digest = stream.digest();
+    const metadata = metadataOf(job, body, archivedAt, digest.sha256);
+    receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest }, signal);
+  } else {
+    const metadata = metadataOf(job, body, archivedAt);
+    receipt = await parts.store.writeStream(
+      { ...named, metadata, chunks: heldThenRest(held.bytes, chunks), digest: stream.digest },
+      signal,
+    );
+  }
+  if (!receipt.ok) return receipt;
+  const { created, digest } = receipt.value;
+  return {
+    ok: true,
+    value: {
+      ...named,
+      ...digest,
+      created,
+      ...(body.declaredType === undefined ? {} : { declaredType: body.declaredType }),
+      ...(body.sniffed === undefined ? {} : { sniffedType: body.sniffed.mime }),
+    },
+  };
+}
+
+interface Held {
+  readonly bytes: Uint8Array;
+  /** False when there is more to come. */
+  readonly ended: boolean;
+}
+
+/** Reads a body of known length into memory that is exactly as large. */
+async function readWhole(chunks: AsyncIterator<Uint8Array>, sizeBytes: number): Promise<Held> {
+  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
+  let filled = 0;
+  for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) {
+    filled += next.value.byteLength;
+    if (filled > sizeBytes)
+      throw new FailureError(failure('body-truncated', { detail: `more than ${sizeBytes} bytes` }));
+    bytes.set(next.value, filled - next.value.byteLength);
+  }
+  return { bytes, ended: true };
+}
+
+/** Reads until the end, or until more than `limit` bytes are there. */
+async function readUpTo(chunks: AsyncIterator<Uint8Array>, limit: number): Promise<Held> {
+  const pieces: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for (;;) {
+    const { done, value } = await chunks.next();
+    if (done === true) return { bytes: Buffer.concat(pieces, sizeBytes), ended: true };
+    pieces.push(value);
+    sizeBytes += value.byteLength;
+    if (sizeBytes > limit) return { bytes: Buffer.concat(pieces, sizeBytes), ended: false };
+  }
+}
+
+async function* heldThenRest(held: Uint8Array, rest: AsyncIterator<Uint8Array>): AsyncIterable<Uint8Array> {
+  try {
+    yield held;
+    for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
+  } finally {
+    await rest.return?.();
+  }
+}

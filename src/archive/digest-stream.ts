@@ -1,0 +1,33 @@
+import { createHash } from 'node:crypto';
+import type { Digest } from '../store/archive-store.ts';
+
+/** Bytes on their way, and what they have been so far. */
+export interface DigestedStream {
+  /** Read once. */
+  readonly chunks: AsyncIterable<Uint8Array>;
+  /** What has passed. Final, once `chunks` has ended. */
+  readonly digest: () => Digest;
+}
+
+/** Counts and hashes bytes as they pass, so that they are read once. */
+export function digestStream(source: AsyncIterable<Uint8Array>): DigestedStream {
+  const hash = createHash('sha256');
+  let sizeBytes = 0;
+  let sha256: string | undefined;
+
+  async function* chunks(): AsyncIterable<Uint8Array> {
+    for await (const chunk of source) {
+      hash.update(chunk);
+      sizeBytes += chunk.byteLength;
+      yield chunk;
+    }
+  }
+
+  return {
+    chunks: chunks(),
+    digest: () => {
+      sha256 ??= hash.digest('hex');
+      return { sizeBytes, sha256 };
+    },
+  };
+}

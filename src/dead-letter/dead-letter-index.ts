@@ -1,0 +1,135 @@
+import type { RedisClient } from '../redis/connect.ts';
+import type { RedisKeys } from '../redis/keys.ts';
+import { type Clock, DAY } from '../time.ts';
+import { type DeadLetterSummary, deadLetterSummarySchema } from './dead-letter.ts';
+
+/** Longer than anybody can do something about a medium that lives three days; the bucket keeps letters for good. */
+const KEEP_MS = 30 * DAY;
+/** Old entries removed along with each new one, so that the index never grows without bound nor a call without end. */
+const PRUNE_AT_ONCE = 20;
+const PAGE = 500;
+
+/** Which dead letters. Absent fields match all; times are Unix times in milliseconds of the death. */
+export interface DeadLetterFilter {
+  readonly appId?: string;
+  readonly reason?: string;
+  readonly errcode?: number;
+  readonly since?: number;
+  readonly until?: number;
+  readonly limit?: number;
+}
+
+/**
+ * The open dead letters, by time of death, in Redis.
+ *
+ * An index only: the bucket is the truth, and `dead-letters rebuild` makes this anew from it.
+ */
+export interface DeadLetterIndex {
+  /** Adds or replaces. Harmless to repeat. */
+  add(summary: DeadLetterSummary): Promise<void>;
+  remove(jobId: string): Promise<void>;
+  get(jobId: string): Promise<DeadLetterSummary | undefined>;
+  /** Tells, for each id, whether an open dead letter is there. */
+  hasAny(jobIds: readonly string[]): Promise<boolean[]>;
+  count(): Promise<number>;
+  /** Lists in the order of death, a page of memory at a time. */
+  list(filter: DeadLetterFilter): AsyncIterable<DeadLetterSummary>;
+}
+
+export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: Clock): DeadLetterIndex {
+  const { deadByTime, deadRecords } = keys;
+
+  async function add(summary: DeadLetterSummary): Promise<void> {
+    await redis
+      .multi()
+      .hset(deadRecords, summary.jobId, JSON.stringify(summary))
+      .zadd(deadByTime, Date.parse(summary.diedAt), summary.jobId)
+      .exec();
+    const old = await redis.zrange(deadByTime, '-inf', String(now() - KEEP_MS), 'BYSCORE', 'LIMIT', 0, PRUNE_AT_ONCE);
+    if (old.length > 0)
+      await redis
+        .multi()
+        .hdel(deadRecords, ...old)
+        .zrem(deadByTime, ...old)
+        .exec();
+  }
+
+  async function* list({
+    since,
+    until,
+    limit = Number.POSITIVE_INFINITY,
+    ...wanted
+  }: DeadLetterFilter): AsyncIterable<DeadLetterSummary> {
+    let left = limit;
+    let from: number | string = since ?? '-inf';
+    /** Those of the last page that died in its last millisecond: the next page begins with that millisecond again. */
+    let seen = new Set<string>();
+    while (left > 0) {
+      const page = await redis.zrange(
+        deadByTime,
+        String(from),
+        String(until ?? '+inf'),
+        'BYSCORE',
+        'LIMIT',
+        0,
+        PAGE + seen.size,
+        'WITHSCORES',
+      );
+      const rows = pairs(page).filter(([jobId]) => !seen.has(jobId));
+      if (rows.length === 0) return;
+      const records = await redis.hmget(deadRecords, ...rows.map(([jobId]) => jobId));
+      for (const record of records) {
+        const summary = parseRecord(record);
+        if (summary === undefined || !matches(summary, wanted)) continue;
+        yield summary;
+        left -= 1;
+        if (left <= 0) return;
+      }
+      const last = rows.at(-1)?.[1] ?? 0;
+      const sameInstant = rows.filter(([, score]) => score === last).map(([jobId]) => jobId);
+      seen = from === last ? new Set([...seen, ...sameInstant]) : new Set(sameInstant);
+      from = last;
+    }
+  }
+
+  return {
+    add,
+    remove: async (jobId) => {
+      await redis.multi().hdel(deadRecords, jobId).zrem(deadByTime, jobId).exec();
+    },
+    get: async (jobId) => parseRecord(await redis.hget(deadRecords, jobId)),
+    hasAny: async (jobIds) => {
+      if (jobIds.length === 0) return [];
+      const records = await redis.zmscore(deadByTime, ...jobIds);
+      return records.map((score) => score !== null);
+    },
+    count: () => redis.zcard(deadByTime),
+    list,
+  };
+}
+
+function pairs(flat: readonly string[]): [jobId: string, score: number][] {
+  const rows: [string, number][] = [];
+  for (let index = 0; index + 1 < flat.length; index += 2) rows.push([flat[index] ?? '', Number(flat[index + 1])]);
+  return rows;
+}
+
+function parseRecord(text: string | null | undefined): DeadLetterSummary | undefined {
+  if (text === null || text === undefined) return undefined;
+  try {
+    return deadLetterSummarySchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+function matches(
+  summary: DeadLetterSummary,
+  { appId, reason, errcode }: Omit<DeadLetterFilter, 'since' | 'until' | 'limit'>,
+): boolean {
+  return (
+    (appId === undefined || summary.appId === appId) &&
+    (reason === undefined || summary.reason === reason) &&
+    (errcode === undefined || summary.errcode === errcode)
+  );
+}

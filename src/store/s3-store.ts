@@ -1,0 +1,248 @@
+import { createHash } from 'node:crypto';
+import {
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  NotFound,
+  PutObjectCommand,
+  type PutObjectCommandInput,
+  type S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { type Failure, FailureError, fail, type Result, succeed } from '../failure.ts';
+import type {
+  ArchiveStore,
+  Digest,
+  ListedObject,
+  StoredObject,
+  StreamedObject,
+  WholeObject,
+  WriteReceipt,
+} from './archive-store.ts';
+import { abandonUploads, uploadInParts } from './multipart-upload.ts';
+import { withPayloadHash } from './payload-hash.ts';
+import { classifyStoreError, isConditionUnsupported, isPreconditionFailed, leavesOutcomeOpen } from './s3-errors.ts';
+
+/** Dead letters are small; a larger document is not one of ours. */
+const MAX_JSON_BYTES = 4 * 1024 * 1024;
+
+export interface S3StoreOptions {
+  readonly client: S3Client;
+  readonly bucket: string;
+  readonly partSizeBytes: number;
+}
+
+/** The archive store on S3. @see ArchiveStore for what callers may rely on. */
+export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions): ArchiveStore {
+  /** Turned off for good by the first answer that says the store has no conditional writes. */
+  let createOnly = true;
+
+  async function write(object: WholeObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
+    try {
+      await putWhole(object, signal);
+      return succeed({ created: true, digest: object.digest });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (createOnly && isConditionUnsupported(error)) {
+        createOnly = false;
+        return write(object, signal);
+      }
+      return afterFailedWrite(object, object.digest, classifyStoreError(error), signal);
+    }
+  }
+
+  async function putWhole(
+    { key, body, contentType, metadata, digest }: WholeObject,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const input: PutObjectCommandInput = {
+      Bucket: bucket,
+      Key: key,
+      Body: body,
+      ContentLength: digest.sizeBytes,
+      ContentType: contentType,
+      Metadata: { ...metadata },
+      ...(createOnly ? { IfNoneMatch: '*' } : {}),
+    };
+    await client.send(withPayloadHash(new PutObjectCommand(input), digest.sha256), { abortSignal: signal });
+  }
+
+  async function writeStream(object: StreamedObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
+    try {
+      await uploadInParts(client, bucket, object, partSizeBytes, createOnly, signal);
+      return succeed({ created: true, digest: object.digest() });
+    } catch (error) {
+      signal.throwIfAborted();
+      // The bytes themselves were bad: nothing was completed, so nothing needs to be looked at.
+      if (error instanceof FailureError) return { ok: false, failure: error.failure };
+      return afterFailedWrite(object, object.digest(), classifyStoreError(error), signal);
+    }
+  }
+
+  /**
+   * Looks at the key after a write that found an object there, or of which nobody knows how it ended.
+   *
+   * Equal bytes are a success. An object that carries our own `archived-at` is the very write that was interrupted.
+   */
+  async function afterFailedWrite(
+    object: WholeObject | StreamedObject,
+    digest: Digest,
+    reason: Failure,
+    signal: AbortSignal,
+  ): Promise<Result<WriteReceipt>> {
+    if (!isPreconditionFailed(reason) && !leavesOutcomeOpen(reason)) return { ok: false, failure: reason };
+    const found = await head(object.key, signal);
+    if (!found.ok || found.value === undefined) return { ok: false, failure: reason };
+
+    const { sizeBytes, metadata } = found.value;
+    if (sizeBytes !== digest.sizeBytes) return conflict(object.key, digest, sizeBytes);
+    if (metadata['archived-at'] === object.metadata['archived-at']) return succeed({ created: true, digest });
+    if (metadata['sha256'] === undefined) {
+      const stored = await readDigest(object.key, signal);
+      if (!stored.ok) return stored;
+      if (stored.value?.sha256 !== digest.sha256) return conflict(object.key, digest, sizeBytes);
+    } else if (metadata['sha256'] !== digest.sha256) {
+      return conflict(object.key, digest, sizeBytes);
+    }
+    return succeed({ created: false, digest });
+  }
+
+  async function head(key: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
+    return attempt(signal, async () => {
+      try {
+        const answer = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
+        return {
+          key,
+          sizeBytes: answer.ContentLength ?? 0,
+          metadata: answer.Metadata ?? {},
+          ...(answer.ContentType === undefined ? {} : { contentType: answer.ContentType }),
+        };
+      } catch (error) {
+        // A HEAD has no body, so a missing bucket looks like a missing key; the write itself tells them apart.
+        if (error instanceof NotFound || statusOf(error) === 404) return undefined;
+        throw error;
+      }
+    });
+  }
+
+  async function find(stem: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
+    const listed = await attempt(signal, async () => {
+      for await (const { key } of list(`${stem}.`, signal)) {
+        // `<stem>.hd-voice.amr` is another media.
+        if (!key.slice(stem.length + 1).includes('.')) return key;
+      }
+      return undefined;
+    });
+    if (!listed.ok) return listed;
+    return listed.value === undefined ? succeed(undefined) : head(listed.value, signal);
+  }
+
+  async function readDigest(key: string, signal: AbortSignal): Promise<Result<Digest | undefined>> {
+    return attempt(signal, async () => {
+      const body = await open(key, signal);
+      if (body === undefined) return undefined;
+      const hash = createHash('sha256');
+      let sizeBytes = 0;
+      for await (const chunk of body) {
+        hash.update(chunk);
+        sizeBytes += chunk.byteLength;
+      }
+      return { sizeBytes, sha256: hash.digest('hex') };
+    });
+  }
+
+  async function open(key: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array> | undefined> {
+    try {
+      const answer = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
+      return answer.Body as AsyncIterable<Uint8Array> | undefined;
+    } catch (error) {
+      if (error instanceof S3ServiceException && error.name === 'NoSuchKey') return undefined;
+      throw error;
+    }
+  }
+
+  async function* list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject> {
+    let token: string | undefined;
+    do {
+      const page = await client
+        .send(
+          new ListObjectsV2Command({
+            Bucket: bucket,
+            Prefix: prefix,
+            ...(token === undefined ? {} : { ContinuationToken: token }),
+          }),
+          { abortSignal: signal },
+        )
+        .catch((error: unknown) => {
+          signal.throwIfAborted();
+          throw new FailureError(classifyStoreError(error));
+        });
+      for (const { Key, Size } of page.Contents ?? []) {
+        if (Key !== undefined) yield { key: Key, sizeBytes: Size ?? 0 };
+      }
+      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+    } while (token !== undefined);
+  }
+
+  async function readJson(key: string, signal: AbortSignal): Promise<Result<unknown>> {
+    return attempt(signal, async () => {
+      const body = await open(key, signal);
+      if (body === undefined) return undefined;
+      const chunks: Uint8Array[] = [];
+      let sizeBytes = 0;
+      for await (const chunk of body) {
+        sizeBytes += chunk.byteLength;
+        if (sizeBytes > MAX_JSON_BYTES)
+          throw new FailureError({ code: 'store-refused', detail: `${key} is not one of ours` });
+        chunks.push(chunk);
+      }
+      return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown;
+    });
+  }
+
+  async function writeJson(key: string, document: unknown, signal: AbortSignal): Promise<Result<void>> {
+    return attempt(signal, async () => {
+      await client.send(
+        new PutObjectCommand({
+          Bucket: bucket,
+          Key: key,
+          Body: Buffer.from(`${JSON.stringify(document, null, 2)}\n`),
+          ContentType: 'application/json',
+        }),
+        { abortSignal: signal },
+      );
+    });
+  }
+
+  return {
+    write,
+    writeStream,
+    find,
+    head,
+    digest: readDigest,
+    list,
+    readJson,
+    writeJson,
+    abandonUploads: (prefix, signal) => attempt(signal, () => abandonUploads(client, bucket, prefix, signal)),
+  };
+}
+
+/** Runs calls to the store and turns what they throw into a failure; an aborted signal is thrown on. */
+async function attempt<T>(signal: AbortSignal, run: () => Promise<T>): Promise<Result<T>> {
+  try {
+    return succeed(await run());
+  } catch (error) {
+    signal.throwIfAborted();
+    return { ok: false, failure: error instanceof FailureError ? error.failure : classifyStoreError(error) };
+  }
+}
+
+function conflict(key: string, ours: Digest, storedBytes: number): Result<never> {
+  return fail('object-conflict', {
+    detail: `${key} holds ${storedBytes} other bytes; ours are ${ours.sizeBytes} (${ours.sha256})`,
+  });
+}
+
+function statusOf(error: unknown): number | undefined {
+  return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+}
