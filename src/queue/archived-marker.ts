@@ -1,0 +1,48 @@
+import type { ArchivedObject } from '../archive/archive-media.ts';
+import type { RedisClient } from '../redis/connect.ts';
+import type { RedisKeys } from '../redis/keys.ts';
+import { keyOfPlace, placeOfKey } from '../store/object-keys.ts';
+import { type Clock, DAY } from '../time.ts';
+
+/**
+ * Remembers that a media is archived, for as long as somebody may enqueue it again.
+ *
+ * One short string with an expiry in place of the whole job: it is what WeChat's repeated pushes meet at the door, and
+ * what tells an operator where the media lies. Losing it costs a second download, which finds the object at its key.
+ */
+export interface ArchivedMarkers {
+  /** Written before the job is removed, so that a media is never in neither place. Harmless to repeat. */
+  mark(jobId: string, object: Pick<ArchivedObject, 'key'>, deadline: number): Promise<void>;
+  /** Returns the key of each archived media; `undefined` for the others. */
+  find(jobIds: readonly string[]): Promise<(string | undefined)[]>;
+}
+
+/** Pushes come at once and customers' own retries soon after; a day past the deadline nobody asks any more. */
+const KEEP_PAST_DEADLINE_MS = DAY;
+
+export function createArchivedMarkers(redis: RedisClient, keys: RedisKeys, now: Clock): ArchivedMarkers {
+  return {
+    mark: async (jobId, { key }, deadline) => {
+      const keepMs = Math.max(DAY, deadline + KEEP_PAST_DEADLINE_MS - now());
+      await redis.set(keys.archived(jobId), packed(key), 'PX', Math.ceil(keepMs));
+    },
+    find: async (jobIds) => {
+      if (jobIds.length === 0) return [];
+      const found = await redis.mget(jobIds.map((jobId) => keys.archived(jobId)));
+      return found.map((text, index) => (text === null ? undefined : unpacked(text, jobIds[index] ?? '')));
+    },
+  };
+}
+
+/** The key without what the job id says already: with millions of them it counts. */
+function packed(key: string): string {
+  const place = placeOfKey(key);
+  return place === undefined ? key : `${place.kind} ${place.day} ${place.extension}`;
+}
+
+function unpacked(text: string, jobId: string): string {
+  const [kind, day, extension] = text.split(' ');
+  if (kind === undefined || day === undefined || extension === undefined) return text;
+  const dash = jobId.indexOf('-');
+  return keyOfPlace(jobId.slice(0, dash), jobId.slice(dash + 1), { kind, day, extension });
+}

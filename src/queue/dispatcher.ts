@@ -1,0 +1,305 @@
+import { randomUUID } from 'node:crypto';
+import type { RedisClient } from '../redis/connect.ts';
+import type { RedisKeys } from '../redis/keys.ts';
+import { type Clock, SECOND } from '../time.ts';
+import type { Fleet } from './fleet.ts';
+import type { Gates } from './gates.ts';
+import type { ObserveJob } from './job-events.ts';
+import { appOfLane, INBOX_LANE, type Lane, type Lanes, laneOf, type TakenJob } from './lane.ts';
+import { chooseLane, type LaneState } from './lane-choice.ts';
+import type { LockKeeper } from './lock-keeper.ts';
+import { type RunJob, ShutdownError } from './run-job.ts';
+
+/** How often every lane is looked at whatever the markers said: one that was popped by a dying worker is lost. */
+const SWEEP_MS = 5 * SECOND;
+/** The longest a wait for markers lasts. */
+const MARKER_WAIT_SECONDS = 5;
+/** After an error of Redis. */
+const ERROR_PAUSE_MS = SECOND;
+/** For aborted attempts to put their jobs back. */
+const RELEASE_MS = 5 * SECOND;
+
+export interface DispatcherOptions {
+  readonly redis: RedisClient;
+  /** A connection of its own: it waits with blocking commands. */
+  readonly blocking: RedisClient;
+  readonly keys: RedisKeys;
+  readonly lanes: Lanes;
+  readonly gates: Gates;
+  readonly fleet: Pick<Fleet, 'serve' | 'isServed'>;
+  readonly locks: LockKeeper;
+  readonly runJob: RunJob;
+  /**
+   * Apps that this worker has credentials for. The lanes of others are left to workers that have them; this one only
+   * looks into them now and then, so that a lane that nobody serves is noticed.
+   */
+  readonly apps: ReadonlySet<string>;
+  readonly concurrency: number;
+  readonly rescueEveryMs: number;
+  readonly now: Clock;
+  readonly observe: ObserveJob;
+}
+
+/**
+ * Hands jobs to the slots of this worker: takes them from the lanes in turn, as slots come free.
+ *
+ * It sleeps while there is nothing to do. What wakes it: a slot that comes free, a marker that BullMQ sets in a lane
+ * when a job is added, the time of the next delayed job, a gate, the sweep.
+ */
+export interface Dispatcher {
+  /** Runs until `stop`. */
+  run(): Promise<void>;
+  /**
+   * Takes no more jobs, waits `graceMs` for those that run, then has the rest put back. Resolves soon after that, also
+   * when Redis is gone.
+   */
+  stop(graceMs: number): Promise<void>;
+  readonly inFlight: number;
+  /** By the clock, when the loop last came round; for the health check. */
+  readonly lastTurnAt: number;
+}
+
+interface Served extends LaneState {
+  readonly lane: Lane;
+  readonly appId: string | undefined;
+  /** True while this worker looks behind its closed gate. */
+  looking: boolean;
+}
+
+interface Taking {
+  readonly job: TakenJob;
+  /** By `performance.now()`, before the call. */
+  readonly takenAt: number;
+}
+
+interface Running {
+  readonly abort: AbortController;
+  readonly done: Promise<unknown>;
+}
+
+export function createDispatcher(options: DispatcherOptions): Dispatcher {
+  const { redis, blocking, keys, lanes, gates, fleet, locks, runJob, concurrency, now, observe } = options;
+  const served = new Map<string, Served>();
+  const running = new Set<Running>();
+  const workerId = randomUUID();
+  let turn = 0;
+  let sweptAt = Number.NEGATIVE_INFINITY;
+  let rescuedAt = Number.NEGATIVE_INFINITY;
+  let lastTurnAt = now();
+  let stopping = false;
+  let wake = (): void => undefined;
+
+  async function run(): Promise<void> {
+    serve(INBOX_LANE);
+    for (const appId of options.apps) serve(laneOf(appId));
+    const watching = watchMarkers();
+    while (!stopping) {
+      lastTurnAt = now();
+      try {
+        await turnOnce();
+      } catch (error) {
+        observe({ type: 'fault', where: 'dispatcher', error });
+        await pause(ERROR_PAUSE_MS);
+      }
+    }
+    await watching;
+  }
+
+  async function turnOnce(): Promise<void> {
+    await gates.refresh();
+    if (now() - rescuedAt >= options.rescueEveryMs) await rescue();
+    if (now() - sweptAt >= SWEEP_MS) await sweep();
+    for (const state of served.values()) {
+      if (state.nextAt !== undefined && state.nextAt <= now()) state.ready = true;
+    }
+    const state = running.size < concurrency ? chooseLane(served.values(), isOpen) : undefined;
+    if (state !== undefined) await takeFrom(state);
+    else await pause(SECOND);
+  }
+
+  function isOpen({ appId }: Served): boolean {
+    return appId === undefined || (options.apps.has(appId) && gates.closed(appId) === undefined);
+  }
+
+  /** One worker at a time looks behind a closed gate; into a lane that others serve, one that can't serve it never. */
+  async function isOursToLook(appId: string): Promise<boolean> {
+    if (!options.apps.has(appId) && (await fleet.isServed(appId))) return false;
+    return gates.mayLook(appId);
+  }
+
+  /** A worker without the credential has closed the gate of an app that this one can serve. */
+  async function openForServed({ appId }: Served): Promise<void> {
+    if (appId === undefined || !options.apps.has(appId) || gates.closed(appId)?.reason !== 'app-not-configured') return;
+    if (await gates.open(appId)) observe({ type: 'gate-opened', appId });
+  }
+
+  function serve(name: string): Served {
+    const known = served.get(name);
+    if (known !== undefined) return known;
+    const state: Served = {
+      lane: lanes.lane(name),
+      appId: appOfLane(name),
+      ready: true,
+      nextAt: undefined,
+      running: 0,
+      lastTurn: 0,
+      looking: false,
+    };
+    served.set(name, state);
+    return state;
+  }
+
+  /** Looks for new lanes, looks into all that seem empty, and lets one worker look behind each closed gate. */
+  async function sweep(): Promise<void> {
+    sweptAt = now();
+    await fleet.serve([...options.apps]);
+    for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
+    for (const state of served.values()) {
+      await openForServed(state);
+      if (isOpen(state)) state.ready = true;
+      else if (mayLookNow(state) && (await isOursToLook(state.appId))) void lookBehind(state);
+    }
+  }
+
+  async function rescue(): Promise<void> {
+    rescuedAt = now();
+    for (const state of served.values()) {
+      const jobIds = await state.lane.rescue();
+      if (jobIds.length === 0) continue;
+      state.ready = true;
+      observe({ type: 'rescued', lane: state.lane.name, jobIds });
+    }
+  }
+
+  async function takeFrom(state: Served): Promise<void> {
+    const taken = await take(state);
+    if (taken !== undefined) void start(state, taken, false);
+  }
+
+  function mayLookNow(state: Served): state is Served & { readonly appId: string } {
+    return state.appId !== undefined && !state.looking && running.size < concurrency;
+  }
+
+  /** Looks behind a closed gate, for as long as the jobs it finds must run now: a probe, or the last moments of a media. */
+  async function lookBehind(state: Served): Promise<void> {
+    state.looking = true;
+    try {
+      for (let again = true; again; again = !stopping && !isOpen(state)) {
+        const taken = await take(state);
+        if (taken === undefined || !(await start(state, taken, true))) return;
+      }
+    } catch (error) {
+      observe({ type: 'fault', where: 'dispatcher', error });
+    } finally {
+      state.looking = false;
+    }
+  }
+
+  async function take(state: Served): Promise<Taking | undefined> {
+    turn += 1;
+    state.lastTurn = turn;
+    const takenAt = performance.now();
+    const taken = await state.lane.take(`${workerId}:${turn}`);
+    if (taken.job !== undefined) return { job: taken.job, takenAt };
+    state.ready = false;
+    state.nextAt = taken.nextAt;
+    return undefined;
+  }
+
+  function start(state: Served, { job, takenAt }: Taking, look: boolean): Promise<boolean> {
+    const abort = new AbortController();
+    state.running += 1;
+    locks.keep(state.lane, job, takenAt, (reason) => abort.abort(reason));
+    const ended = runJob(state.lane, job, look, abort.signal).finally(() => {
+      locks.release(job);
+      state.running -= 1;
+      running.delete(entry);
+      wake();
+    });
+    const entry: Running = { abort, done: ended };
+    running.add(entry);
+    // Taken while `stop` was called.
+    if (stopping) abort.abort(new ShutdownError('the worker stops'));
+    return ended;
+  }
+
+  /** Waits for markers while there are free slots and nothing is known to be ready. */
+  async function watchMarkers(): Promise<void> {
+    while (!stopping) {
+      const idle = [...served.values()].filter((state) => !state.ready && isOpen(state));
+      const busy = running.size >= concurrency || [...served.values()].some((state) => state.ready && isOpen(state));
+      if (busy || idle.length === 0) {
+        await delay(BUSY_POLL_MS);
+        continue;
+      }
+      try {
+        const byMarker = new Map(idle.map((state) => [state.lane.markerKey, state]));
+        const popped = await blocking.bzpopmin([...byMarker.keys()], MARKER_WAIT_SECONDS);
+        if (popped === null) continue;
+        const [key, , score] = popped;
+        const state = byMarker.get(key);
+        if (state === undefined) continue;
+        // A marker of a delayed job bears the time it is due; any other says now.
+        if (Number(score) <= now()) state.ready = true;
+        else state.nextAt = Math.min(state.nextAt ?? Number.POSITIVE_INFINITY, Number(score));
+        wake();
+      } catch (error) {
+        if (stopping) return;
+        observe({ type: 'fault', where: 'markers', error });
+        await delay(ERROR_PAUSE_MS);
+      }
+    }
+  }
+
+  /** Sleeps until something happens, `ms` at most, and no longer than until the next delayed job is due. */
+  async function pause(ms: number): Promise<void> {
+    const due = Math.min(
+      ...[...served.values()].filter(isOpen).map(({ nextAt }) => nextAt ?? Number.POSITIVE_INFINITY),
+    );
+    const { promise, resolve } = Promise.withResolvers<void>();
+    wake = resolve;
+    const timer = setTimeout(resolve, Math.max(1, Math.min(ms, due - now())));
+    await promise;
+    clearTimeout(timer);
+  }
+
+  async function stop(graceMs: number): Promise<void> {
+    if (stopping) return;
+    stopping = true;
+    wake();
+    blocking.disconnect();
+    await settled(graceMs);
+    for (const { abort } of running) abort.abort(new ShutdownError('the worker stops'));
+    await settled(RELEASE_MS);
+    locks.stop();
+  }
+
+  /** Waits for the running jobs, `ms` at most. */
+  async function settled(ms: number): Promise<void> {
+    if (running.size === 0 || ms <= 0) return;
+    const { promise: timeout, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    await Promise.race([Promise.allSettled([...running].map(({ done }) => done)), timeout]);
+    clearTimeout(timer);
+  }
+
+  return {
+    run,
+    stop,
+    get inFlight() {
+      return running.size;
+    },
+    get lastTurnAt() {
+      return lastTurnAt;
+    },
+  };
+}
+
+/** How soon the watcher looks again after it found the worker busy. */
+const BUSY_POLL_MS = 20;
+
+function delay(ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  setTimeout(resolve, ms);
+  return promise;
+}

@@ -1,0 +1,115 @@
+import { deadlineOf } from '../media/deadline.ts';
+import { type MediaJob, mediaJobId, parseMediaJob } from '../media/media-job.ts';
+import { applyOpenIdPolicy, type OpenIdPolicy } from '../media/open-id.ts';
+import type { RedisClient } from '../redis/connect.ts';
+import type { RedisKeys } from '../redis/keys.ts';
+import type { Clock } from '../time.ts';
+import { type Lanes, laneOf } from './lane.ts';
+import { priorityOf } from './priority.ts';
+
+/** What became of the jobs that were handed in. */
+export interface Admission {
+  /** Durably queued. */
+  readonly accepted: number;
+  /** Known already: waiting, running, archived, or a dead letter. Nothing was done. */
+  readonly duplicates: number;
+  /** Not a MediaJob v1, or of an unknown app. Nothing was done. */
+  readonly rejected: readonly RejectedJob[];
+}
+
+export interface RejectedJob {
+  /** The place in what was handed in, from 0. */
+  readonly index: number;
+  readonly mistakes: readonly string[];
+}
+
+export interface DoorOptions {
+  readonly redis: RedisClient;
+  readonly keys: RedisKeys;
+  readonly lanes: Lanes;
+  readonly mediaTtlMs: number;
+  readonly openId: OpenIdPolicy;
+  /** Apps that a job may belong to; `undefined` leaves that to the worker. */
+  readonly apps?: ReadonlySet<string>;
+  readonly now: Clock;
+}
+
+/** Where media enter. */
+export interface Door {
+  /**
+   * Parses jobs and queues those that are new.
+   *
+   * Repeating a call is harmless, also after an error that leaves open whether it went through. Rejects when Redis does
+   * not take the jobs; those of other apps in the same call may be queued by then.
+   */
+  admit(inputs: readonly unknown[]): Promise<Admission>;
+}
+
+/** Jobs in one command to Redis. */
+const BATCH = 500;
+
+interface Candidate {
+  readonly id: string;
+  readonly job: MediaJob;
+}
+
+export function createDoor({ redis, keys, lanes, mediaTtlMs, openId, apps, now }: DoorOptions): Door {
+  /** Lanes this process has told the fleet about. */
+  const announced = new Set<string>();
+
+  async function admit(inputs: readonly unknown[]): Promise<Admission> {
+    const rejected: RejectedJob[] = [];
+    const candidates = new Map<string, Candidate>();
+    let duplicates = 0;
+    for (const [index, input] of inputs.entries()) {
+      const parsed = parseMediaJob(input, now());
+      if (!parsed.ok) {
+        rejected.push({ index, mistakes: parsed.mistakes });
+      } else if (apps !== undefined && !apps.has(parsed.job.appId)) {
+        rejected.push({ index, mistakes: [`appId: ${parsed.job.appId} is not configured`] });
+      } else {
+        const id = mediaJobId(parsed.job);
+        if (candidates.has(id)) duplicates += 1;
+        else candidates.set(id, { id, job: applyOpenIdPolicy(parsed.job, openId) });
+      }
+    }
+    let accepted = 0;
+    const all = [...candidates.values()];
+    for (let start = 0; start < all.length; start += BATCH) {
+      const batch = all.slice(start, start + BATCH);
+      const fresh = await unknownOnes(batch);
+      await enqueue(fresh);
+      accepted += fresh.length;
+      duplicates += batch.length - fresh.length;
+    }
+    return { accepted, duplicates, rejected };
+  }
+
+  /** Drops the media that are archived, dead, or in their lane. */
+  async function unknownOnes(batch: readonly Candidate[]): Promise<Candidate[]> {
+    const pipeline = redis.pipeline();
+    for (const { id, job } of batch) {
+      pipeline.exists(keys.archived(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
+      pipeline.zscore(keys.deadByTime, id);
+    }
+    const replies = (await pipeline.exec()) ?? [];
+    const values = replies.map(([error, value]) => {
+      if (error !== null) throw error;
+      return value;
+    });
+    return batch.filter((_, index) => values[2 * index] === 0 && values[2 * index + 1] === null);
+  }
+
+  async function enqueue(batch: readonly Candidate[]): Promise<void> {
+    for (const [appId, ofApp] of Map.groupBy(batch, ({ job }) => job.appId)) {
+      if (!announced.has(appId)) {
+        await redis.sadd(keys.lanes, appId);
+        announced.add(appId);
+      }
+      const jobs = ofApp.map(({ id, job }) => ({ id, data: job, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }));
+      await lanes.lane(laneOf(appId)).add(jobs);
+    }
+  }
+
+  return { admit };
+}

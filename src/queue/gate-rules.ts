@@ -1,0 +1,56 @@
+import type { FAILURES, FailureCode } from '../failure.ts';
+import { between, DAY, HOUR, MINUTE, type Random, SECOND } from '../time.ts';
+
+/** The failures that close an app's gate: those with the action `wait`. */
+export type GateReason = {
+  [Code in FailureCode]: (typeof FAILURES)[Code]['action'] extends 'wait' ? Code : never;
+}[FailureCode];
+
+interface GateRule {
+  /** How long after the closing, or after a failed probe, one job tries again. */
+  readonly probeAfterMs: number;
+  /** Drawn on top, so that apps closed together are not probed together. */
+  readonly jitterMs: number;
+  /** True where the limit is renewed at midnight in Beijing: then a probe is made, whatever the interval. */
+  readonly renewedAtMidnight?: true;
+}
+
+/** Somebody has to change something, and WeChat takes 5 to 10 minutes to notice. */
+const BY_HAND: GateRule = { probeAfterMs: 5 * MINUTE, jitterMs: MINUTE };
+
+export const GATE_RULES: Readonly<Record<GateReason, GateRule>> = {
+  // No page says when the day begins; midnight in Beijing is common belief, hence the hourly look.
+  'quota-exhausted': { probeAfterMs: HOUR, jitterMs: 5 * MINUTE, renewedAtMidnight: true },
+  'rate-limited': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
+  'app-secret-invalid': BY_HAND,
+  'app-secret-frozen': BY_HAND,
+  'app-id-invalid': BY_HAND,
+  'app-not-configured': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
+  'ip-not-allowed': BY_HAND,
+  'ip-confirmation-pending': BY_HAND,
+  'api-unauthorized': BY_HAND,
+  'app-restricted': BY_HAND,
+  'authorization-withdrawn': BY_HAND,
+  'component-misconfigured': BY_HAND,
+  'access-point-retired': BY_HAND,
+  'cloud-call-misconfigured': BY_HAND,
+};
+
+export function isGateReason(code: FailureCode): code is GateReason {
+  return Object.hasOwn(GATE_RULES, code);
+}
+
+/** Returns when the next probe of a gate may be made, as a Unix time in milliseconds. */
+export function nextProbeAt(reason: GateReason, now: number, random: Random): number {
+  const rule = GATE_RULES[reason];
+  const jitter = between(0, rule.jitterMs, random);
+  const regular = now + rule.probeAfterMs + jitter;
+  return rule.renewedAtMidnight === true ? Math.min(regular, nextMidnightInBeijing(now) + jitter) : regular;
+}
+
+const BEIJING_OFFSET_MS = 8 * HOUR;
+
+/** Beijing keeps UTC+8 all year. */
+export function nextMidnightInBeijing(now: number): number {
+  return Math.floor((now + BEIJING_OFFSET_MS) / DAY + 1) * DAY - BEIJING_OFFSET_MS;
+}

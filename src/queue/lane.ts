@@ -1,0 +1,289 @@
+import {
+  createRedisBackend,
+  type IQueueBackend,
+  type JobJson,
+  type MinimalJob,
+  Queue,
+  type QueueBaseOptions,
+} from 'bullmq';
+import { appIdSchema } from '../media/media-job.ts';
+import type { RedisClient } from '../redis/connect.ts';
+
+/**
+ * A lane is the BullMQ queue of one app. Each app has its own, so that an app whose gate is closed costs nothing, none
+ * can stand in the way of another, and its depth is known at once. Only this folder knows.
+ *
+ * The lane `media` has no app: jobs that other programs put there with a BullMQ client of their own are moved to the
+ * lane of their app when a worker meets them.
+ */
+export const INBOX_LANE = 'media';
+
+const JOB_NAME = 'archive';
+
+/** BullMQ's event streams serve nobody here; the shortest it can keep is one node of the stream. */
+const EVENTS_KEPT = 1;
+
+export function laneOf(appId: string): string {
+  return `${INBOX_LANE}-${appId}`;
+}
+
+/** Returns the app of a lane; `undefined` for the inbox. */
+export function appOfLane(lane: string): string | undefined {
+  return appIdSchema.safeParse(lane.slice(INBOX_LANE.length + 1)).data;
+}
+
+/** A job as a worker holds it: taken out of its lane, locked with `token`. */
+export interface TakenJob {
+  readonly id: string;
+  /** As it lies in Redis; anybody may have written it. */
+  readonly data: string;
+  readonly token: string;
+  /** How often it has been taken, this time included. */
+  readonly starts: number;
+  /** How often it has been put back. One start more than that, beside this one, says that a worker died with it. */
+  readonly returns: number;
+  /** Unix times in milliseconds. */
+  readonly enqueuedAt: number;
+  readonly priority: number;
+}
+
+/** A job, or when the next delayed one is due (`undefined`: none is). */
+export type Taken = { readonly job: TakenJob } | { readonly job?: undefined; readonly nextAt: number | undefined };
+
+export interface NewJob {
+  readonly id: string;
+  readonly data: unknown;
+  readonly priority: number;
+}
+
+export interface LaneCounts {
+  /** Ready to run. */
+  readonly waiting: number;
+  readonly delayed: number;
+  readonly active: number;
+  /** Left behind by something that is not ours. */
+  readonly failed: number;
+}
+
+/** Thrown by a settling step when the lock has gone to another worker meanwhile: the job is no longer ours. */
+export class LockLostError extends Error {
+  override readonly name = 'LockLostError';
+}
+
+/**
+ * What can be done with a lane. Every step is one Lua script of BullMQ and so happens whole or not at all.
+ *
+ * Built on BullMQ's queue backend rather than on its Worker: that one serves one queue with one blocking connection of
+ * its own, and runs what comes first.
+ */
+export interface Lane {
+  readonly name: string;
+  /** Popped by whoever waits for work in this lane. */
+  readonly markerKey: string;
+  /** Adds jobs whose ids are not there yet; the others are left as they are. */
+  add(jobs: readonly NewJob[]): Promise<void>;
+  take(token: string): Promise<Taken>;
+  /** Puts a taken job back, to be taken again from `at` on. @throws LockLostError */
+  delay(job: TakenJob, data: object | undefined, at: number): Promise<void>;
+  /** Writes the data of a taken job. */
+  update(job: TakenJob, data: object): Promise<void>;
+  /** Removes a taken job that is done. @throws LockLostError */
+  complete(job: TakenJob): Promise<void>;
+  /** Removes a taken job that is given up. @throws LockLostError */
+  fail(job: TakenJob, reason: string): Promise<void>;
+  /** Makes locks last. Returns the ids whose lock was no longer ours. */
+  extendLocks(jobs: readonly TakenJob[]): Promise<string[]>;
+  /** Puts back jobs whose worker has died. Returns their ids. */
+  rescue(): Promise<string[]>;
+  counts(): Promise<LaneCounts>;
+  /** The ready job of the highest priority, by its priority; `undefined` when none is ready. */
+  firstPriority(): Promise<number | undefined>;
+  /** Reads a job wherever it is in the lane. */
+  peek(id: string): Promise<{ readonly state: string; readonly data: string; readonly starts: number } | undefined>;
+  /** Ids of delayed jobs, those due first, with the time they are due. */
+  delayedIds(limit: number): Promise<readonly string[]>;
+  keyOfJob(id: string): string;
+}
+
+export interface LaneOptions {
+  readonly lockMs: number;
+  /** How often a worker looks for jobs whose worker has died. */
+  readonly rescueEveryMs: number;
+}
+
+/** Opens lanes over one shared connection. */
+export interface Lanes {
+  lane(name: string): Lane;
+  close(): Promise<void>;
+}
+
+export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEveryMs }: LaneOptions): Lanes {
+  const options = {
+    connection: redis,
+    prefix,
+    skipVersionCheck: false,
+    streams: { events: { maxLen: EVENTS_KEPT } },
+    lockDuration: lockMs,
+    stalledInterval: rescueEveryMs,
+    // A job whose worker died is never given up for that: its deadline decides.
+    maxStalledCount: Number.MAX_SAFE_INTEGER,
+  };
+  const root = createRedisBackend(INBOX_LANE, options);
+  root.on('error', () => undefined);
+  const lanes = new Map<string, Lane>();
+
+  return {
+    lane: (name) => {
+      const known = lanes.get(name);
+      if (known !== undefined) return known;
+      const opened = openLane(redis, root, name, options);
+      lanes.set(name, opened);
+      return opened;
+    },
+    close: () => root.close(),
+  };
+}
+
+function openLane(
+  redis: RedisClient,
+  root: IQueueBackend,
+  name: string,
+  options: QueueBaseOptions & LaneLockOptions,
+): Lane {
+  const queue = new Queue(name, options, (laneName) => root.forQueue(laneName));
+  // Connection errors are reported once, by the connection itself.
+  queue.on('error', () => undefined);
+  const backend = queue.getBackend();
+
+  return {
+    name,
+    markerKey: backend.toKey('marker'),
+    keyOfJob: (id) => backend.toKey(id),
+
+    add: async (jobs) => {
+      await queue.addBulk(
+        jobs.map(({ id, data, priority }) => ({
+          name: JOB_NAME,
+          data,
+          // No more options than these: they lie with every job in Redis. Whatever ends a job removes it.
+          opts: { jobId: id, priority },
+        })),
+      );
+    },
+
+    take: async (token) => {
+      const [json, id, , nextAt] = await moveToActive(backend, redis, token);
+      if (json === null || json === undefined) return { nextAt: nextAt > 0 ? nextAt : undefined };
+      return {
+        job: {
+          id,
+          token,
+          data: json.data ?? '',
+          starts: Number(json.attemptsStarted ?? 1),
+          returns: Number(json.attemptsMade ?? 0),
+          enqueuedAt: Number(json.timestamp ?? 0),
+          priority: Number(json.priority ?? 0),
+        },
+      };
+    },
+
+    delay: (job, data, at) =>
+      ofOurs(() =>
+        backend.moveToDelayed(job.id, Math.floor(at), 0, job.token, {
+          // Counts as an attempt made, which is how the returns of a job are told from the deaths of its workers.
+          skipAttempt: false,
+          ...(data === undefined ? {} : { fieldsToUpdate: { data: JSON.stringify(data) } }),
+        }),
+      ),
+
+    update: (job, data) => ofOurs(() => backend.updateData(minimalJob(job), data)),
+
+    complete: (job) => ofOurs(() => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
+
+    fail: (job, reason) => ofOurs(() => backend.moveToFailed(minimalJob(job), reason, true, job.token, false)),
+
+    extendLocks: async (jobs) => {
+      if (jobs.length === 0) return [];
+      return backend.extendLocks(
+        jobs.map(({ id }) => id),
+        jobs.map(({ token }) => token),
+        options.lockDuration,
+      );
+    },
+
+    rescue: () => backend.moveStalledJobsToWait(),
+
+    counts: async () => {
+      const [wait = 0, prioritized = 0, delayed = 0, active = 0, failed = 0] = await backend.getCounts([
+        'wait',
+        'prioritized',
+        'delayed',
+        'active',
+        'failed',
+      ]);
+      return { waiting: wait + prioritized, delayed, active, failed };
+    },
+
+    firstPriority: async () => {
+      const [, score] = await redis.zrange(backend.toKey('prioritized'), '0', '0', 'WITHSCORES');
+      return score === undefined ? undefined : Math.floor(Number(score) / PRIORITY_SCORE_UNIT);
+    },
+
+    peek: async (id) => {
+      const [json, state] = await Promise.all([backend.getJobData(id), backend.getState(id)]);
+      return json === undefined
+        ? undefined
+        : { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0) };
+    },
+
+    delayedIds: (limit) => redis.zrange(backend.toKey('delayed'), '0', String(limit - 1)),
+  };
+}
+
+interface LaneLockOptions {
+  readonly lockDuration: number;
+}
+
+/** BullMQ scores a prioritized job `priority * 2^32 + counter`. */
+const PRIORITY_SCORE_UNIT = 2 ** 32;
+
+type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDelay: number, nextAt: number];
+
+/**
+ * Takes the next job.
+ *
+ * BullMQ parses the job's options after the job has been moved; a job put there by hand with options that aren't JSON
+ * would be taken, fail here, be rescued and taken again for ever. So that one is looked up by our lock.
+ */
+async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: string): Promise<Activated> {
+  try {
+    return (await backend.moveToActive(token)) as Activated;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
+      if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
+      const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
+      return [{ data: data ?? '', attemptsStarted: Number(starts ?? 1), attemptsMade: Number(returns ?? 0) }, id, 0, 0];
+    }
+    throw error;
+  }
+}
+
+/** What BullMQ's scripts need of a job: its id, and a count that is compared when it fails. */
+function minimalJob({ id }: TakenJob): MinimalJob {
+  return { id, name: JOB_NAME, data: undefined, opts: { attempts: 1 } } as unknown as MinimalJob;
+}
+
+/** The codes of BullMQ's scripts for a job that is gone, not locked, not active or locked by another. */
+const NOT_OURS = new Set([-1, -2, -3, -6]);
+
+async function ofOurs(step: () => Promise<unknown>): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && typeof error.code === 'number' && NOT_OURS.has(error.code)) {
+      throw new LockLostError(error.message);
+    }
+    throw error;
+  }
+}

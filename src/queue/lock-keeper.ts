@@ -1,0 +1,73 @@
+import { type Lane, LockLostError, type TakenJob } from './lane.ts';
+
+interface Kept {
+  readonly lane: Lane;
+  readonly job: TakenJob;
+  readonly abort: (reason: Error) => void;
+  /** By the monotonic clock, when the lock was last known to hold, taken before the call that set it. */
+  holdsSince: number;
+}
+
+/**
+ * Keeps the locks of running jobs, and tells a job at once when its lock is gone: another worker may run it by then.
+ *
+ * BullMQ would let both go on. A lock counts as gone when Redis says so, and also when Redis has said nothing for as
+ * long as it lasts: a frozen Redis, or a frozen process.
+ */
+export interface LockKeeper {
+  /** @param takenAt by `performance.now()`, before the job was taken. */
+  keep(lane: Lane, job: TakenJob, takenAt: number, abort: (reason: Error) => void): void;
+  release(job: TakenJob): void;
+  stop(): void;
+}
+
+/** Times a lock is renewed within its life. */
+const RENEWALS = 4;
+
+export function createLockKeeper(lockMs: number, onError: (error: unknown) => void): LockKeeper {
+  const kept = new Map<string, Kept>();
+  let renewing = false;
+
+  async function renew(): Promise<void> {
+    const begun = performance.now();
+    for (const [lane, ofLane] of Map.groupBy(kept.values(), ({ lane }) => lane)) {
+      const lost = new Set(await lane.extendLocks(ofLane.map(({ job }) => job)));
+      for (const entry of ofLane) {
+        if (lost.has(entry.job.id)) giveUp(entry, 'Redis says that the lock is gone');
+        else entry.holdsSince = begun;
+      }
+    }
+  }
+
+  function giveUp(entry: Kept, why: string): void {
+    // The job may have ended, and its token with it, while the answer was on its way.
+    if (kept.get(entry.job.token) !== entry) return;
+    kept.delete(entry.job.token);
+    entry.abort(new LockLostError(why));
+  }
+
+  function tick(): void {
+    const now = performance.now();
+    for (const entry of [...kept.values()]) {
+      if (now - entry.holdsSince >= lockMs) giveUp(entry, 'the lock could not be renewed in time');
+    }
+    if (renewing || kept.size === 0) return;
+    renewing = true;
+    renew()
+      .catch(onError)
+      .finally(() => {
+        renewing = false;
+      });
+  }
+
+  const timer = setInterval(tick, lockMs / RENEWALS);
+  return {
+    keep: (lane, job, takenAt, abort) => {
+      kept.set(job.token, { lane, job, abort, holdsSince: takenAt });
+    },
+    release: ({ token }) => {
+      kept.delete(token);
+    },
+    stop: () => clearInterval(timer),
+  };
+}

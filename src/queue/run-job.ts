@@ -1,0 +1,262 @@
+import { createHash } from 'node:crypto';
+import type { ArchivedObject } from '../archive/archive-media.ts';
+import { attemptRecord } from '../archive/attempt-record.ts';
+import type { DeadLetter } from '../dead-letter/dead-letter.ts';
+import { type Failure, type FailureCode, failure, type Result } from '../failure.ts';
+import { deadlineOf } from '../media/deadline.ts';
+import { type MediaJob, mediaJobId } from '../media/media-job.ts';
+import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
+import { type Clock, iso, type Random } from '../time.ts';
+import type { ArchivedMarkers } from './archived-marker.ts';
+import type { Door } from './door.ts';
+import type { Gates } from './gates.ts';
+import type { ObserveJob } from './job-events.ts';
+import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
+import { outcomeOfFailure } from './outcome.ts';
+import { lastTryLead } from './retry-schedule.ts';
+import type { HeldJob, Settle } from './settle.ts';
+import { parseStoredJob, withAttempt } from './stored-job.ts';
+
+/** The reason with which a worker that stops aborts its attempts. */
+export class ShutdownError extends Error {
+  override readonly name = 'ShutdownError';
+}
+
+export interface RunJobParts {
+  /** One attempt. @throws the signal's reason when it aborts. */
+  readonly attempt: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject>>;
+  readonly recover: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject | undefined>>;
+  readonly settle: Settle;
+  readonly markers: ArchivedMarkers;
+  readonly gates: Gates;
+  readonly door: Door;
+  readonly mediaTtlMs: number;
+  readonly now: Clock;
+  readonly random: Random;
+  readonly observe: ObserveJob;
+}
+
+/** After so many deaths of workers with a job, its next start is spaced like a failed attempt: it may be what kills them. */
+const LOST_BEFORE_PAUSE = 3;
+
+/** A payload that is no MediaJob is kept up to this length in its dead letter. */
+const MAX_INVALID_PAYLOAD = 8 * 1024;
+
+/**
+ * Takes a job through one start, from what lay in Redis to a settled outcome.
+ *
+ * Never throws: what can't be settled is left to its lock, which expires and brings the job back.
+ *
+ * @param onlyIfDue true for a look at a closed gate: the job runs only if the gate may be probed or its time runs out.
+ * @returns false when the job was put back without an attempt because the gate is closed.
+ */
+export type RunJob = (lane: Lane, taken: TakenJob, onlyIfDue: boolean, signal: AbortSignal) => Promise<boolean>;
+
+export function createRunJob(parts: RunJobParts): RunJob {
+  const { attempt, recover, settle, markers, gates, door, mediaTtlMs, now, random, observe } = parts;
+  const leadMs = lastTryLead(mediaTtlMs);
+
+  return async (lane, taken, onlyIfDue, signal) => {
+    const parsed = parseStoredJob(taken.data);
+    try {
+      if (!parsed.ok) {
+        await buryInvalid(lane, taken, parsed.mistakes, parsed.payload, signal);
+        return true;
+      }
+      if (appOfLane(lane.name) === undefined) {
+        await moveToItsLane(lane, taken, parsed.stored.job, signal);
+        return true;
+      }
+      if (onlyIfDue && !isDue(parsed.stored.job)) {
+        await settle.release(lane, taken);
+        return false;
+      }
+      await start({ ...parsed.stored, lane, taken }, signal);
+      return true;
+    } catch (error) {
+      await abandon(lane, taken, error, signal);
+      return true;
+    }
+  };
+
+  /** True when a job may run although its app's gate is closed. */
+  function isDue(job: MediaJob): boolean {
+    const gate = gates.closed(job.appId);
+    return gate === undefined || now() >= gate.probeAt || now() >= deadlineOf(job, mediaTtlMs) - leadMs;
+  }
+
+  async function start(held: HeldJob, signal: AbortSignal): Promise<void> {
+    const startedAt = now();
+    if (held.ledger.verdict !== undefined) return settle.bury(held, held.ledger.verdict, signal);
+
+    const [known] = await markers.find([mediaJobId(held.job)]);
+    if (known !== undefined) return settle.known(held, known, signal);
+    if (held.taken.starts - 1 > held.taken.returns) return startAfterLoss(held, startedAt, signal);
+    return run(held, startedAt, signal);
+  }
+
+  /**
+   * A worker died with this job: it may have stored the media, or left a part of it.
+   *
+   * BullMQ counts starts and returns for good, so a death is met at every later start; its record tells that it has been
+   * seen to.
+   */
+  async function startAfterLoss(held: HeldJob, startedAt: number, signal: AbortSignal): Promise<void> {
+    const losses = held.taken.starts - 1 - held.taken.returns;
+    const seenTo = held.ledger.attempts.filter((record) => record.failure === 'worker-lost').length;
+    if (losses <= seenTo) return run(held, startedAt, signal);
+
+    const found = await recover(held.job, signal);
+    if (!found.ok) return settleFailure(held, found.failure, startedAt, signal);
+    if (found.value !== undefined) return settle.archived(held, found.value, startedAt, signal);
+    const lost = failure('worker-lost');
+    if (losses % LOST_BEFORE_PAUSE === 0) return settleFailure(held, lost, startedAt, signal);
+    const ledger = withAttempt(held.ledger, attemptRecord(startedAt, startedAt, lost));
+    return run({ ...held, ledger }, startedAt, signal);
+  }
+
+  async function run(held: HeldJob, startedAt: number, signal: AbortSignal): Promise<void> {
+    const result = await attempt(held.job, signal).catch((error: unknown): Result<never> => {
+      signal.throwIfAborted();
+      observe({ type: 'fault', where: 'attempt', error });
+      return {
+        ok: false,
+        failure: failure('unclassified', { detail: error instanceof Error ? error.name : typeof error }),
+      };
+    });
+    signal.throwIfAborted();
+    if (result.ok) {
+      await openGate(held.job.appId);
+      return settle.archived(held, result.value, startedAt, signal);
+    }
+    return settleFailure(held, result.failure, startedAt, signal);
+  }
+
+  async function settleFailure(held: HeldJob, cause: Failure, startedAt: number, signal: AbortSignal): Promise<void> {
+    const { job, ledger } = held;
+    const { appId } = job;
+    const attempts = [...ledger.attempts, { failure: cause.code }];
+    const outcome = outcomeOfFailure({
+      failure: cause,
+      attempts,
+      now: now(),
+      deadline: deadlineOf(job, mediaTtlMs),
+      leadMs,
+      random,
+    });
+    const facts = { job, failure: cause, durationMs: now() - startedAt, attempt: attempts.length };
+
+    if (outcome.outcome === 'wait') {
+      const { gate, wasOpen } = await gates.close(appId, outcome.reason, cause);
+      if (wasOpen) observe({ type: 'gate-closed', gate });
+    } else if (passedTheGate(cause.code)) {
+      await openGate(appId);
+    } else {
+      await putOffProbe(appId);
+    }
+
+    switch (outcome.outcome) {
+      case 'wait':
+        // Its lane is not served while the gate is closed, so it can wait at the head of it.
+        await settle.again(held, cause, startedAt, now());
+        return observe({ type: 'wait', ...facts });
+      case 'retry':
+        await settle.again(held, cause, startedAt, outcome.at);
+        return observe({ type: 'retry', ...facts, at: outcome.at });
+      case 'dead':
+        return settle.dead(held, outcome.reason, outcome.failure, startedAt, signal);
+      default:
+        outcome satisfies never;
+    }
+  }
+
+  async function openGate(appId: string): Promise<void> {
+    if (gates.closed(appId) !== undefined && (await gates.open(appId))) observe({ type: 'gate-opened', appId });
+  }
+
+  /** The probe told nothing about the reason of the gate. */
+  async function putOffProbe(appId: string): Promise<void> {
+    const gate = gates.closed(appId);
+    if (gate !== undefined && now() >= gate.probeAt)
+      await gates.close(appId, gate.reason, { ...gate, code: gate.reason });
+  }
+
+  /** For jobs that another program has put into the inbox: the same door as for everybody, then the copy goes. */
+  async function moveToItsLane(lane: Lane, taken: TakenJob, job: MediaJob, signal: AbortSignal): Promise<void> {
+    const { rejected } = await door.admit([job]);
+    const [mistake] = rejected;
+    if (mistake !== undefined) return buryInvalid(lane, taken, mistake.mistakes, job, signal);
+    await lane.complete(taken);
+  }
+
+  async function buryInvalid(
+    lane: Lane,
+    taken: TakenJob,
+    mistakes: readonly string[],
+    payload: unknown,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const letter: DeadLetter = {
+      v: 1,
+      appId: appOfLane(lane.name) ?? 'unknown',
+      mediaId: taken.id,
+      job: keptPayload(payload),
+      reason: 'job-invalid',
+      detail: mistakes.join('; ').slice(0, 500),
+      firstAttemptAt: null,
+      diedAt: iso(now()),
+      deadline: null,
+      attempts: [],
+      status: 'open',
+      replays: [],
+    };
+    // The id may hold anything; its hash can't leave the prefix.
+    const name = createHash('sha256').update(taken.id).digest('hex');
+    const enqueued = new Date(taken.enqueuedAt);
+    const day = dayOf(Number.isNaN(enqueued.getTime()) ? iso(now()) : enqueued.toISOString());
+    await settle.buryInvalid(
+      lane,
+      taken,
+      letter,
+      `${DEAD_LETTER_PREFIX}app=${letter.appId}/dt=${day}/invalid-${name}.json`,
+      signal,
+    );
+  }
+
+  /** What to do with a job whose start was broken off. What lies in Redis is its state. */
+  async function abandon(lane: Lane, taken: TakenJob, error: unknown, signal: AbortSignal): Promise<void> {
+    if (error instanceof LockLostError) return observe({ type: 'released', jobId: taken.id, cause: 'lock-lost' });
+    if (!(signal.aborted && signal.reason instanceof ShutdownError))
+      return observe({ type: 'fault', where: 'settle', error });
+    try {
+      await settle.release(lane, taken);
+      observe({ type: 'released', jobId: taken.id, cause: 'shutdown' });
+    } catch (inner) {
+      observe({ type: 'fault', where: 'release', error: inner });
+    }
+  }
+}
+
+/** Failures that say nothing about whether WeChat would serve this app. */
+const BEFORE_THE_GATE: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'weixin-busy',
+  'weixin-unreachable',
+  'weixin-timeout',
+  'weixin-bad-gateway',
+  'weixin-unexpected-reply',
+  'token-rejected',
+  'token-unavailable',
+  'cloud-call-not-ready',
+  'worker-lost',
+  'unclassified',
+]);
+
+function passedTheGate(code: FailureCode): boolean {
+  return !BEFORE_THE_GATE.has(code);
+}
+
+/** An invalid payload as it is kept: bounded, and without an openId, since no policy could be applied to it. */
+function keptPayload(payload: unknown): unknown {
+  const text = JSON.stringify(payload, (key, value: unknown) => (key === 'openId' ? '[removed]' : value)) ?? 'null';
+  return text.length <= MAX_INVALID_PAYLOAD ? (JSON.parse(text) as unknown) : `${text.slice(0, MAX_INVALID_PAYLOAD)}…`;
+}

@@ -1,0 +1,204 @@
+import type { ArchivedObject } from '../archive/archive-media.ts';
+import { attemptRecord } from '../archive/attempt-record.ts';
+import type { DeadLetter } from '../dead-letter/dead-letter.ts';
+import type { DeadLetters } from '../dead-letter/dead-letters.ts';
+import type { Failure, FailureCode, Result } from '../failure.ts';
+import { deadlineOf } from '../media/deadline.ts';
+import { type MediaJob, mediaJobId } from '../media/media-job.ts';
+import { deadLetterKey } from '../store/object-keys.ts';
+import { type Clock, iso, MINUTE } from '../time.ts';
+import type { ArchivedMarkers } from './archived-marker.ts';
+import type { ObserveJob } from './job-events.ts';
+import type { Lane, TakenJob } from './lane.ts';
+import { type Ledger, type StoredJob, storedJobData, withAttempt } from './stored-job.ts';
+
+/** A job on its way through a worker. */
+export interface HeldJob extends StoredJob {
+  readonly lane: Lane;
+  readonly taken: TakenJob;
+}
+
+export interface SettleParts {
+  readonly markers: ArchivedMarkers;
+  readonly deadLetters: DeadLetters;
+  /** Looks for the media in the bucket and removes what an interrupted upload may have left there. */
+  readonly recover: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject | undefined>>;
+  readonly mediaTtlMs: number;
+  readonly now: Clock;
+  readonly observe: ObserveJob;
+}
+
+/** When a step of settling failed, the job comes back after this long to do it again. */
+const POSTPONE_MS = MINUTE;
+
+/**
+ * Settles outcomes with the queue: the one file that moves a taken job on.
+ *
+ * Each function ends with the one step that takes the job out of this worker's hands; whatever must be true by then is
+ * written before. A crash before that step brings the job back, and every step before it is harmless to repeat.
+ *
+ * @throws LockLostError when the job belongs to another worker by now.
+ */
+export interface Settle {
+  /** Marker, then dead letter (of a replay), then the job goes. */
+  archived(held: HeldJob, object: ArchivedObject, startedAt: number, signal: AbortSignal): Promise<void>;
+  /** For a media that another job has archived meanwhile: only the job goes. */
+  known(held: HeldJob, key: string, signal: AbortSignal): Promise<void>;
+  /** The attempt goes on record and the job back to its lane, until `at`, in one step. */
+  again(held: HeldJob, failure: Failure, startedAt: number, at: number): Promise<void>;
+  /** The verdict, then `bury`. */
+  dead(held: HeldJob, reason: FailureCode, failure: Failure, startedAt: number, signal: AbortSignal): Promise<void>;
+  /** Bucket, then Redis, then the job goes. For a job with a verdict. */
+  bury(held: HeldJob, verdict: NonNullable<Ledger['verdict']>, signal: AbortSignal): Promise<void>;
+  /** As `bury`, for what is no MediaJob. */
+  buryInvalid(lane: Lane, taken: TakenJob, letter: DeadLetter, key: string, signal: AbortSignal): Promise<void>;
+  /** Back to its lane as it lies in Redis, nothing used up. */
+  release(lane: Lane, taken: TakenJob): Promise<void>;
+}
+
+export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, observe }: SettleParts): Settle {
+  async function archived(
+    held: HeldJob,
+    object: ArchivedObject,
+    startedAt: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { job, ledger } = held;
+    const jobId = mediaJobId(job);
+    const deadline = deadlineOf(job, mediaTtlMs);
+    await markers.mark(jobId, object, deadline);
+    if (!(await finish(held, object.key, signal))) return;
+    const attempt = ledger.attempts.length + 1;
+    observe({ type: 'archived', job, object, durationMs: now() - startedAt, attempt, marginMs: deadline - now() });
+  }
+
+  async function known(held: HeldJob, key: string, signal: AbortSignal): Promise<void> {
+    if (await finish(held, key, signal)) observe({ type: 'duplicate', jobId: held.taken.id });
+  }
+
+  /** Tells the dead letter of a replay, then removes the job. Returns false when it has to be done later. */
+  async function finish(held: HeldJob, archivedKey: string, signal: AbortSignal): Promise<boolean> {
+    const { job, ledger, lane, taken } = held;
+    if (ledger.replayed === true) {
+      const unresolved = await deadLetters.resolve(mediaJobId(job), deadLetterKey(job), archivedKey, signal);
+      if (unresolved !== undefined) {
+        await postpone(held, unresolved);
+        return false;
+      }
+    }
+    await lane.complete(taken);
+    return true;
+  }
+
+  async function again(
+    { lane, taken, ...stored }: HeldJob,
+    failure: Failure,
+    startedAt: number,
+    at: number,
+  ): Promise<void> {
+    const ledger = withAttempt(stored.ledger, attemptRecord(startedAt, now(), failure));
+    await lane.delay(taken, storedJobData({ ...stored, ledger }), at);
+  }
+
+  async function dead(
+    held: HeldJob,
+    reason: FailureCode,
+    failure: Failure,
+    startedAt: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const verdict = { reason, diedAt: iso(now()), ...(failure.detail === undefined ? {} : { detail: failure.detail }) };
+    const ledger = { ...withAttempt(held.ledger, attemptRecord(startedAt, now(), failure)), verdict };
+    await held.lane.update(held.taken, storedJobData({ ...held, ledger }));
+    await bury({ ...held, ledger }, verdict, signal);
+  }
+
+  async function bury(held: HeldJob, verdict: NonNullable<Ledger['verdict']>, signal: AbortSignal): Promise<void> {
+    const { job, ledger, lane, taken } = held;
+    const found = await recover(job, signal);
+    if (!found.ok) return postpone(held, found.failure);
+    // Stored by an attempt that died before it could say so, and gone at WeChat since.
+    if (found.value !== undefined) return archived(held, found.value, now(), signal);
+
+    const letter = letterOf(job, ledger, verdict, mediaTtlMs);
+    const unburied = await deadLetters.bury(mediaJobId(job), deadLetterKey(job), letter, signal);
+    if (unburied !== undefined) return postpone(held, unburied);
+    await lane.fail(taken, verdict.reason);
+    const { appId, mediaId } = job;
+    const failure: Failure = { code: verdict.reason, ...factsOf(letter) };
+    observe({ type: 'dead', appId, mediaId, reason: verdict.reason, failure, attempt: ledger.attempts.length });
+  }
+
+  async function buryInvalid(
+    lane: Lane,
+    taken: TakenJob,
+    letter: DeadLetter,
+    key: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const unburied = await deadLetters.bury(taken.id, key, letter, signal);
+    if (unburied !== undefined) return postpone({ lane, taken }, unburied);
+    await lane.fail(taken, letter.reason);
+    const { appId, mediaId } = letter;
+    observe({
+      type: 'dead',
+      appId,
+      mediaId,
+      reason: 'job-invalid',
+      failure: { code: 'job-invalid', ...factsOf(letter) },
+      attempt: 0,
+    });
+  }
+
+  async function postpone({ lane, taken }: Pick<HeldJob, 'lane' | 'taken'>, failure: Failure): Promise<void> {
+    await lane.delay(taken, undefined, now() + POSTPONE_MS);
+    observe({ type: 'postponed', jobId: taken.id, failure });
+  }
+
+  return {
+    archived,
+    known,
+    again,
+    dead,
+    bury,
+    buryInvalid,
+    release: (lane, taken) => lane.delay(taken, undefined, now()),
+  };
+}
+
+/** Builds the letter from the ledger alone, so that doing it again gives the same letter. */
+export function letterOf(
+  job: MediaJob,
+  { attempts }: Ledger,
+  verdict: NonNullable<Ledger['verdict']>,
+  mediaTtlMs: number,
+): DeadLetter {
+  const last = attempts.at(-1);
+  const { errcode, errmsg, rid } = last ?? {};
+  return {
+    v: 1,
+    appId: job.appId,
+    mediaId: job.mediaId,
+    job,
+    reason: verdict.reason,
+    ...(errcode === undefined ? {} : { errcode }),
+    ...(errmsg === undefined ? {} : { errmsg }),
+    ...(rid === undefined ? {} : { rid }),
+    ...(verdict.detail === undefined ? {} : { detail: verdict.detail }),
+    firstAttemptAt: attempts[0]?.at ?? null,
+    diedAt: verdict.diedAt,
+    deadline: iso(deadlineOf(job, mediaTtlMs)),
+    attempts: [...attempts],
+    status: 'open',
+    replays: [],
+  };
+}
+
+function factsOf({ errcode, errmsg, rid, detail }: DeadLetter): Omit<Failure, 'code'> {
+  return {
+    ...(errcode === undefined ? {} : { errcode }),
+    ...(errmsg === undefined ? {} : { errmsg }),
+    ...(rid === undefined ? {} : { rid }),
+    ...(detail === undefined ? {} : { detail }),
+  };
+}

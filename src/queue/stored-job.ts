@@ -1,0 +1,64 @@
+import { z } from 'zod';
+import { type AttemptRecord, attemptRecordSchema } from '../archive/attempt-record.ts';
+import { FAILURES, type FailureCode } from '../failure.ts';
+import { describeIssue, type MediaJob, mediaJobSchema } from '../media/media-job.ts';
+
+/**
+ * What has happened to a job so far. Lies in the job's data beside the MediaJob, and is written in the same step that
+ * moves the job, so that it is never behind.
+ */
+const ledgerSchema = z.object({
+  attempts: z.array(attemptRecordSchema).default([]),
+  /** The decision to give the media up, written before the first step of burying it: whoever finds it goes on with it. */
+  verdict: z
+    .object({
+      reason: z.string().refine((code): code is FailureCode => Object.hasOwn(FAILURES, code)),
+      diedAt: z.string(),
+      detail: z.string().optional(),
+    })
+    .optional(),
+  /** True for a job that has been a dead letter: its letter must be told how it ends. */
+  replayed: z.boolean().optional(),
+});
+
+export type Ledger = z.output<typeof ledgerSchema>;
+
+const storedJobSchema = mediaJobSchema.extend({ ledger: ledgerSchema.optional() });
+
+export interface StoredJob {
+  readonly job: MediaJob;
+  readonly ledger: Ledger;
+}
+
+export type ParsedStoredJob =
+  | { readonly ok: true; readonly stored: StoredJob }
+  | { readonly ok: false; readonly mistakes: readonly string[]; readonly payload: unknown };
+
+/** A history longer than this keeps its beginning and its end. */
+const MAX_ATTEMPTS = 200;
+const FIRST_ATTEMPTS = 20;
+
+/** Parses what lay in Redis, where anybody may have written. */
+export function parseStoredJob(data: string): ParsedStoredJob {
+  let payload: unknown;
+  try {
+    payload = JSON.parse(data);
+  } catch {
+    return { ok: false, mistakes: ['job: is not JSON'], payload: data };
+  }
+  const parsed = storedJobSchema.safeParse(payload);
+  if (!parsed.success) return { ok: false, mistakes: parsed.error.issues.map(describeIssue), payload };
+  const { ledger, ...job } = parsed.data;
+  return { ok: true, stored: { job, ledger: ledger ?? { attempts: [] } } };
+}
+
+/** The job's data as it is written back. */
+export function storedJobData({ job, ledger }: StoredJob): object {
+  return { ...job, ledger };
+}
+
+export function withAttempt(ledger: Ledger, attempt: AttemptRecord): Ledger {
+  const attempts = [...ledger.attempts, attempt];
+  if (attempts.length > MAX_ATTEMPTS) attempts.splice(FIRST_ATTEMPTS, attempts.length - MAX_ATTEMPTS);
+  return { ...ledger, attempts };
+}
