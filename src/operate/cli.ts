@@ -1,0 +1,242 @@
+#!/usr/bin/env node
+import { userInfo } from 'node:os';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import {
+  type Config,
+  ConfigError,
+  type ConfigNeed,
+  type ConfigWithStore,
+  loadConfig,
+  processEnvironment,
+} from '../config.ts';
+import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
+import { FAILURES } from '../failure.ts';
+import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
+import { VERSION } from '../version.ts';
+import { CommandError, EXIT } from './command-error.ts';
+import { createOutput, type Output } from './output.ts';
+
+/** Runs `weixin-media`. Each command's own code is loaded when it is called. */
+async function main(argv: readonly string[]): Promise<number> {
+  let exitCode: number = EXIT.done;
+  const output = createOutput(argv.includes('--json'), process);
+  const program = new Command('weixin-media')
+    .description('Moves WeChat media into S3-compatible storage before WeChat deletes it.')
+    .version(VERSION)
+    .option('--json', 'results as one JSON object a line')
+    .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.')
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true });
+
+  /** Registers what a command does; `--json` is accepted behind every command. */
+  const command = (parent: Command, name: string, about: string): Command =>
+    parent
+      .command(name)
+      .description(about)
+      .addOption(new Option('--json', 'results as one JSON object a line').hideHelp());
+  const run = (work: Promise<number>): Promise<void> =>
+    work.then((code) => {
+      exitCode = code;
+    });
+
+  command(program, 'demo', 'Runs the whole line on this machine, everything embedded, and says what it did.')
+    .option('--keep', 'leave the archive folder and Redis data for a look')
+    .action(({ keep = false }: { keep?: boolean }) =>
+      run(import('../demo/demo.ts').then(({ demo }) => demo({ keep }, output))),
+    );
+
+  command(program, 'worker', 'Archives media until it is stopped (SIGTERM).').action(() =>
+    run(import('./worker.ts').then(({ worker }) => worker(configOf('store', 'accounts')))),
+  );
+
+  command(program, 'enqueue', 'Queues media to be archived.')
+    .argument('[appId]', 'the account')
+    .argument('[mediaId...]', 'its media')
+    .option('--kind <kind>', 'image, voice, video, thumb or file')
+    .option('--received-at <time>', 'when WeChat created the message, ISO-8601 UTC (default: now)')
+    .option('--file <path>', 'a file with one MediaJob a line; - is standard input')
+    .action(
+      (appId: string | undefined, mediaIds: string[], options: { kind?: string; receivedAt?: string; file?: string }) =>
+        run(
+          import('./enqueue.ts').then(({ enqueue }) => enqueue(configOf('accounts'), appId, mediaIds, options, output)),
+        ),
+    );
+
+  command(program, 'status', 'What waits, what is late, which gates are closed, what the fleet does.').action(() =>
+    run(import('./status.ts').then(({ status }) => status(configOf(), output))),
+  );
+
+  command(program, 'show', 'Where a media is, and what has happened to it.')
+    .argument('<appId>')
+    .argument('<mediaId>')
+    .action((appId: string, mediaId: string) =>
+      run(import('./show.ts').then(({ show }) => show(configOf(), appId, mediaId, output))),
+    );
+
+  command(program, 'doctor', 'Looks at Redis, the store and the accounts, and says what to do.').action(() =>
+    run(import('./doctor.ts').then(({ doctor }) => doctor(configOf(), output))),
+  );
+
+  const deadLetters = program.command('dead-letters').description('What could not be saved.');
+
+  filtered(command(deadLetters, 'list', 'Lists the open ones.')).action((options: FilterOptions) =>
+    run(
+      import('./dead-letters.ts').then(({ listDeadLetters }) => listDeadLetters(configOf(), filterOf(options), output)),
+    ),
+  );
+
+  command(deadLetters, 'show', 'Shows one, whole.')
+    .argument('<appId>')
+    .argument('<mediaId>')
+    .action((appId: string, mediaId: string) =>
+      run(
+        import('./dead-letters.ts').then(({ showDeadLetter }) =>
+          showDeadLetter(configOf('store'), appId, mediaId, output),
+        ),
+      ),
+    );
+
+  recorded(filtered(command(deadLetters, 'replay', 'Puts them back to work.')))
+    .option('--rate <n>', 'letters a second', positiveNumber)
+    .option('--include-expired', 'media past their deadline too')
+    .action((options: FilterOptions & MassFlags & { rate?: number; includeExpired?: boolean }) => {
+      const { rate, includeExpired = false } = options;
+      const wanted = { ...massOf(options), includeExpired, ...(rate === undefined ? {} : { rate }) };
+      return run(
+        import('./dead-letters.ts').then(({ replayDeadLetters }) =>
+          replayDeadLetters(configOf('store'), wanted, output),
+        ),
+      );
+    });
+
+  recorded(filtered(command(deadLetters, 'discard', 'Notes that nothing more is to be done about them.'))).action(
+    (options: FilterOptions & MassFlags) =>
+      run(
+        import('./dead-letters.ts').then(({ discardDeadLetters }) =>
+          discardDeadLetters(configOf('store'), massOf(options), output),
+        ),
+      ),
+  );
+
+  command(deadLetters, 'rebuild', 'Makes the list in Redis anew from the bucket.').action(() =>
+    run(import('./dead-letters.ts').then(({ rebuildDeadLetters }) => rebuildDeadLetters(configOf('store'), output))),
+  );
+
+  try {
+    await program.parseAsync([...argv]);
+    return exitCode;
+  } catch (error) {
+    return explain(error, output);
+  }
+}
+
+function configOf(): Config;
+function configOf(need: 'store', ...more: ConfigNeed[]): ConfigWithStore;
+function configOf(...needs: ConfigNeed[]): Config;
+function configOf(...needs: ConfigNeed[]): Config {
+  return loadConfig(processEnvironment(), needs);
+}
+
+interface FilterOptions {
+  readonly app?: string;
+  readonly reason?: string;
+  readonly errcode?: number;
+  readonly since?: number;
+  readonly until?: number;
+  readonly limit?: number;
+}
+
+interface MassFlags {
+  readonly all?: boolean;
+  readonly dryRun?: boolean;
+  readonly by?: string;
+  readonly note?: string;
+}
+
+function filtered(command: Command): Command {
+  const reasons = Object.keys(FAILURES);
+  return command
+    .option('--app <appId>', 'of this account')
+    .addOption(new Option('--reason <reason>', 'given up for this reason').argParser(oneOf(reasons)))
+    .option('--errcode <n>', "with this errcode of WeChat's", wholeNumber)
+    .option('--since <time>', 'died at or after: ISO-8601, or 90min, 24h, 7d ago', instant)
+    .option('--until <time>', 'died at or before', instant)
+    .option('--limit <n>', 'at most so many', positiveNumber);
+}
+
+function recorded(command: Command): Command {
+  return command
+    .option('--all', 'every open dead letter')
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .option('--by <who>', 'who does it, for the record (default: the user)')
+    .option('--note <why>', 'why, for the record');
+}
+
+function filterOf({ app, reason, errcode, since, until, limit }: FilterOptions): DeadLetterFilter {
+  return {
+    ...(app === undefined ? {} : { appId: app }),
+    ...(reason === undefined ? {} : { reason }),
+    ...(errcode === undefined ? {} : { errcode }),
+    ...(since === undefined ? {} : { since }),
+    ...(until === undefined ? {} : { until }),
+    ...(limit === undefined ? {} : { limit }),
+  };
+}
+
+function massOf(options: FilterOptions & MassFlags): {
+  filter: DeadLetterFilter;
+  all: boolean;
+  dryRun: boolean;
+  by: string;
+  note: string;
+} {
+  const { all = false, dryRun = false, by = userInfo().username, note = '' } = options;
+  return { filter: filterOf(options), all, dryRun, by, note };
+}
+
+function wholeNumber(text: string): number {
+  if (!/^-?\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number is expected');
+  return Number(text);
+}
+
+function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError('a number above 0 is expected');
+  return value;
+}
+
+function oneOf(words: readonly string[]): (text: string) => string {
+  return (text) => {
+    if (!words.includes(text)) throw new InvalidArgumentError(`expected one of ${words.join(', ')}`);
+    return text;
+  };
+}
+
+const UNITS: Readonly<Record<string, number>> = { s: SECOND, min: MINUTE, h: HOUR, d: DAY };
+
+/** An instant, or how long ago. */
+function instant(text: string): number {
+  const [, count, unit] = /^(\d{1,6})(s|min|h|d)$/.exec(text) ?? [];
+  if (count !== undefined && unit !== undefined) return Date.now() - Number(count) * (UNITS[unit] ?? 0);
+  const time = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
+  if (Number.isNaN(time)) throw new InvalidArgumentError('an ISO-8601 time, or 90min, 24h, 7d is expected');
+  return time;
+}
+
+/** Says what went wrong, and with which exit code. */
+function explain(error: unknown, output: Output): number {
+  // Help and version come this way too; commander has written its own text by then.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+  if (error instanceof ConfigError) {
+    output.note(error.message);
+    return EXIT.usage;
+  }
+  if (error instanceof CommandError) {
+    output.note(error.message);
+    return error.exitCode;
+  }
+  output.note(error instanceof Error ? `unexpected: ${error.stack ?? error.message}` : `unexpected: ${String(error)}`);
+  return EXIT.failed;
+}
+
+process.exitCode = await main(process.argv);

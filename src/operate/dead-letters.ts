@@ -1,0 +1,217 @@
+import type { Config, ConfigWithStore } from '../config.ts';
+import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
+import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
+import { FAILURES } from '../failure.ts';
+import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
+import { replay, type SkipReason } from '../queue/replay.ts';
+import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
+import { CommandError, EXIT } from './command-error.ts';
+import { findDeadLetterKey } from './find-dead-letter.ts';
+import { openQueue, openStore } from './open-queue.ts';
+import { type Output, table } from './output.ts';
+import { steadyPace } from './steady-pace.ts';
+
+/** What `replay` and `discard` share: whom they concern, and who does it. */
+export interface MassOptions {
+  readonly filter: DeadLetterFilter;
+  readonly all: boolean;
+  readonly dryRun: boolean;
+  readonly by: string;
+  readonly note: string;
+}
+
+export interface ReplayCommandOptions extends MassOptions {
+  /** Letters a second; absent: as fast as it goes. */
+  readonly rate?: number;
+  readonly includeExpired: boolean;
+}
+
+/** `dead-letters list`: the open ones, oldest death first. */
+export async function listDeadLetters(config: Config, filter: DeadLetterFilter, output: Output): Promise<number> {
+  await using queue = await openQueue(config);
+  const rows: DeadLetterSummary[] = [];
+  for await (const summary of queue.deadLetterIndex.list(filter)) {
+    if (output.json) output.result(summary, () => '');
+    else rows.push(summary);
+  }
+  if (output.json) return EXIT.done;
+  const cells = rows.map(({ diedAt, appId, mediaId, reason, errcode, attempts }) => [
+    diedAt,
+    appId,
+    mediaId,
+    reason,
+    errcode ?? '-',
+    attempts,
+  ]);
+  output.result({}, () =>
+    rows.length === 0
+      ? 'no open dead letters'
+      : table(['died at', 'app', 'media', 'reason', 'errcode', 'attempts'], cells),
+  );
+  return EXIT.done;
+}
+
+/** `dead-letters show <appId> <mediaId>`: the whole letter. Exit 1 when there is none. */
+export async function showDeadLetter(
+  config: ConfigWithStore,
+  appId: string,
+  mediaId: string,
+  output: Output,
+): Promise<number> {
+  await using queue = await openQueue(config);
+  using opened = openStore(config.store, queue.deadLetterIndex);
+  const signal = AbortSignal.timeout(60_000);
+  const key = await findDeadLetterKey(queue.deadLetterIndex, opened.store, appId, mediaId, signal);
+  const letter = key === undefined ? undefined : await opened.deadLetters.read(key, signal);
+  if (letter?.ok === false)
+    throw new CommandError(`the letter can't be read: ${letter.failure.code} (${FAILURES[letter.failure.code].hint})`);
+  if (letter?.value === undefined) throw new CommandError(`there is no dead letter of ${appId} ${mediaId}`);
+  const { value } = letter;
+  output.result(
+    { key, ...value },
+    () => `${JSON.stringify({ key, ...value }, null, 2)}\n${FAILURES[value.reason].hint}`,
+  );
+  return EXIT.done;
+}
+
+/** `dead-letters replay`: puts letters back to work. Exit 1 when one could not be. */
+export async function replayDeadLetters(
+  config: ConfigWithStore,
+  options: ReplayCommandOptions,
+  output: Output,
+): Promise<number> {
+  const { dryRun, includeExpired, by, note } = options;
+  await using queue = await openQueue(config);
+  using opened = openStore(config.store, queue.deadLetterIndex);
+  const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
+  using progress = output.progress('replay', chosen.length);
+  const pace = steadyPace(options.rate);
+  const skipped: Partial<Record<SkipReason, number>> = {};
+  let replayed = 0;
+  let failed = 0;
+  const parts = { ...queue, deadLetters: opened.deadLetters, mediaTtlMs: config.media.ttlMs, now: Date.now };
+  for (const summary of chosen) {
+    if (!dryRun) await pace();
+    const { appId, mediaId } = summary;
+    const done = await replay(
+      parts,
+      summary,
+      { note: { by, reason: note }, includeExpired, dryRun },
+      AbortSignal.timeout(60_000),
+    );
+    progress.advance(1);
+    if (done.outcome === 'replayed') replayed += 1;
+    else if (done.outcome === 'failed') {
+      failed += 1;
+      output.result({ appId, mediaId, ...done }, () => `${appId} ${mediaId}: ${done.failure.code}`);
+    } else {
+      skipped[done.why] = (skipped[done.why] ?? 0) + 1;
+      output.result({ appId, mediaId, ...done }, () => `${appId} ${mediaId}: skipped, ${SKIPPED[done.why]}`);
+    }
+  }
+  progress.stop();
+  const sums = { dryRun, matched: chosen.length, replayed, skipped, failed };
+  output.result(
+    sums,
+    () =>
+      `${dryRun ? 'would replay' : 'replayed'} ${replayed} of ${chosen.length}${failed > 0 ? `, ${failed} failed` : ''}`,
+  );
+  return failed === 0 ? EXIT.done : EXIT.failed;
+}
+
+const SKIPPED: Readonly<Record<SkipReason, string>> = {
+  expired: 'WeChat no longer has the media (--include-expired tries it all the same)',
+  'not-a-job': 'it holds no MediaJob; correct the producer and enqueue the media anew',
+  'not-open': 'it has been resolved or discarded meanwhile',
+  missing: 'there is no letter in the bucket (dead-letters rebuild makes the list true again)',
+  settling: 'it is just being buried; try again in a moment',
+};
+
+/** `dead-letters discard`: notes that nothing more is to be done. Exit 1 when one could not be. */
+export async function discardDeadLetters(
+  config: ConfigWithStore,
+  options: MassOptions,
+  output: Output,
+): Promise<number> {
+  await using queue = await openQueue(config);
+  using opened = openStore(config.store, queue.deadLetterIndex);
+  const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
+  using progress = output.progress('discard', chosen.length);
+  let discarded = 0;
+  let failed = 0;
+  for (const { jobId, key, appId, mediaId } of chosen) {
+    const signal = AbortSignal.timeout(60_000);
+    progress.advance(1);
+    if (options.dryRun) {
+      discarded += 1;
+      continue;
+    }
+    const letter = await opened.deadLetters.read(key, signal);
+    const trouble = !letter.ok
+      ? letter.failure
+      : letter.value === undefined
+        ? await queue.deadLetterIndex.remove(jobId)
+        : await opened.deadLetters.discard(jobId, key, letter.value, { by: options.by, reason: options.note }, signal);
+    if (trouble === undefined) discarded += 1;
+    else {
+      failed += 1;
+      output.result(
+        { appId, mediaId, outcome: 'failed', failure: trouble },
+        () => `${appId} ${mediaId}: ${trouble.code}`,
+      );
+    }
+  }
+  progress.stop();
+  const sums = { dryRun: options.dryRun, matched: chosen.length, discarded, failed };
+  output.result(
+    sums,
+    () =>
+      `${options.dryRun ? 'would discard' : 'discarded'} ${discarded} of ${chosen.length}${failed > 0 ? `, ${failed} failed` : ''}`,
+  );
+  return failed === 0 ? EXIT.done : EXIT.failed;
+}
+
+/** `dead-letters rebuild`: makes the list in Redis anew from the bucket. */
+export async function rebuildDeadLetters(config: ConfigWithStore, output: Output): Promise<number> {
+  await using queue = await openQueue(config);
+  using opened = openStore(config.store, queue.deadLetterIndex);
+  using progress = output.progress('rebuild', 0);
+  const sums = { letters: 0, open: 0, unreadable: 0 };
+  for await (const { key } of opened.store.list(DEAD_LETTER_PREFIX, AbortSignal.timeout(24 * 60 * 60_000))) {
+    const signal = AbortSignal.timeout(60_000);
+    sums.letters += 1;
+    progress.total(sums.letters);
+    progress.advance(1);
+    const document = await opened.store.readJson(key, signal);
+    const letter = document.ok ? deadLetterSchema.safeParse(document.value).data : undefined;
+    if (letter === undefined) {
+      sums.unreadable += 1;
+      output.result({ key, unreadable: true }, () => `${key}: can't be read`);
+      continue;
+    }
+    const job = parseMediaJob(letter.job, Date.now());
+    const jobId = job.ok ? mediaJobId(job.job) : letter.mediaId;
+    if (letter.status === 'open') {
+      await queue.deadLetterIndex.add(summaryOf(jobId, key, letter));
+      sums.open += 1;
+    } else await queue.deadLetterIndex.remove(jobId);
+  }
+  progress.stop();
+  output.result(sums, () => `${sums.letters} letters in the bucket, ${sums.open} open, ${sums.unreadable} unreadable`);
+  return sums.unreadable === 0 ? EXIT.done : EXIT.failed;
+}
+
+/** Collects the letters first, so that those that come meanwhile are not concerned. An empty filter must be meant. */
+async function choose(
+  letters: AsyncIterable<DeadLetterSummary>,
+  { filter, all }: MassOptions,
+): Promise<DeadLetterSummary[]> {
+  const { limit: _limit, ...narrowing } = filter;
+  if (Object.values(narrowing).every((value) => value === undefined) && !all) {
+    throw new CommandError(
+      'this would concern every dead letter: give a filter, or --all if that is meant',
+      EXIT.usage,
+    );
+  }
+  return Array.fromAsync(letters);
+}

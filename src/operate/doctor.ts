@@ -1,0 +1,129 @@
+import type { Config } from '../config.ts';
+import { FAILURES, type Result } from '../failure.ts';
+import { connectRedis, describeRedis, untilReady } from '../redis/connect.ts';
+import { redisKeys } from '../redis/keys.ts';
+import { readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
+import { checkStore, type Finding } from '../store/check-store.ts';
+import { createS3Client } from '../store/s3-client.ts';
+import { SECOND } from '../time.ts';
+import { createApiHosts } from '../weixin/api-hosts.ts';
+import type { Account } from '../weixin/credentials/account.ts';
+import { requestToken } from '../weixin/credentials/token-endpoint.ts';
+import { createTokenSource } from '../weixin/credentials/token-source.ts';
+import { createHttpPool } from '../weixin/http.ts';
+import { EXIT } from './command-error.ts';
+import { byteCount, type Output } from './output.ts';
+
+const REDIS_TIMEOUT_MS = 5 * SECOND;
+const STORE_TIMEOUT_MS = 60 * SECOND;
+const TOKEN_TIMEOUT_MS = 30 * SECOND;
+
+/** `doctor`: looks at everything a worker needs and says what to do. Exit 1 when a worker could not work. */
+export async function doctor(config: Config, output: Output): Promise<number> {
+  const sections = [checkRedis(config), checkBucket(config), checkAccounts(config)];
+  let failed = false;
+  for (const section of sections) {
+    for (const finding of await section) {
+      failed ||= finding.result === 'fail';
+      output.result(finding, () => describe(finding));
+    }
+  }
+  return failed ? EXIT.failed : EXIT.done;
+}
+
+function describe({ check, result, detail, hint }: Finding): string {
+  const line = `${result.padEnd(4)}  ${check}: ${detail}`;
+  return hint === undefined ? line : `${line}\n      ${hint}`;
+}
+
+async function checkRedis(config: Config): Promise<Finding[]> {
+  let lastError = 'no answer';
+  const redis = connectRedis(config.redis, 'hasty', 'weixin-media:doctor', ({ message }) => {
+    lastError = message;
+  });
+  const where = describeRedis(config.redis);
+  try {
+    await untilReady(redis, AbortSignal.timeout(REDIS_TIMEOUT_MS));
+    const facts = await readRedisFacts(redis);
+    const limit =
+      facts.maxMemoryBytes === 0
+        ? 'no memory limit'
+        : `${byteCount(facts.usedMemoryBytes)} of ${byteCount(facts.maxMemoryBytes)} used`;
+    const mistakes = redisMistakes(facts).map((detail): Finding => ({ check: 'redis', result: 'warn', detail }));
+    return [{ check: 'redis', result: 'ok', detail: `${where}, version ${facts.version}, ${limit}` }, ...mistakes];
+  } catch {
+    return [
+      { check: 'redis', result: 'fail', detail: `${where} can't be reached (${lastError})`, hint: 'Check REDIS_URL.' },
+    ];
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function checkBucket({ store }: Config): Promise<Finding[]> {
+  if (store === undefined)
+    return [{ check: 'bucket', result: 'fail', detail: 'ARCHIVE_BUCKET is not set', hint: 'Set it.' }];
+  const client = createS3Client(store, 4);
+  try {
+    return await checkStore(client, store.bucket, AbortSignal.timeout(STORE_TIMEOUT_MS));
+  } finally {
+    client.destroy();
+  }
+}
+
+/**
+ * Asks WeChat for one token per account. Asking for a stable_token changes nothing; a call of /cgi-bin/token retires the
+ * token before, so that kind is asked for by the workers' own way, which shares what it gets.
+ */
+async function checkAccounts(config: Config): Promise<Finding[]> {
+  const { accounts, weixin } = config;
+  if (accounts.length === 0) {
+    const hint = 'Set WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE.';
+    return [{ check: 'account', result: 'fail', detail: 'none is configured', hint }];
+  }
+  const redis = connectRedis(config.redis, 'hasty', 'weixin-media:doctor', () => undefined);
+  const http = createHttpPool(weixin.timeouts, 4);
+  const endpoint = { hosts: createApiHosts(weixin.apiBaseUrls, Date.now), http };
+  const keys = redisKeys(config.redis.prefix);
+  const tokens = createTokenSource({
+    redis,
+    keys,
+    endpoint,
+    now: Date.now,
+    random: Math.random,
+    onRefresh: () => undefined,
+  });
+
+  async function check(account: Account): Promise<Finding> {
+    const name = `account ${account.appId}`;
+    const limit = AbortSignal.timeout(TOKEN_TIMEOUT_MS);
+    const { type } = account.credential;
+    let token: Result<unknown>;
+    if (type === 'stable_token') token = await requestToken(account, false, endpoint, limit);
+    else {
+      const unreachable = await untilReady(redis, AbortSignal.timeout(REDIS_TIMEOUT_MS)).catch(() => true);
+      if (unreachable === true) {
+        return {
+          check: name,
+          result: 'fail',
+          detail: 'not asked for: Redis, which holds the token, is away',
+          hint: 'Check REDIS_URL.',
+        };
+      }
+      token = await tokens.current(account, limit);
+    }
+    if (token.ok) return { check: name, result: 'ok', detail: `an access_token was issued (${type})` };
+    const { code, errcode, errmsg, detail } = token.failure;
+    const said = [errcode, errmsg, detail].filter((part) => part !== undefined).join(' ');
+    return { check: name, result: 'fail', detail: said === '' ? code : `${code} (${said})`, hint: FAILURES[code].hint };
+  }
+
+  try {
+    const findings: Finding[] = [];
+    for (const account of accounts) findings.push(await check(account));
+    return findings;
+  } finally {
+    redis.disconnect();
+    await http.close();
+  }
+}

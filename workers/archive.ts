@@ -1,0 +1,299 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { archiveMedia } from '../src/archive/archive-media.ts';
+import { ByteBudget } from '../src/archive/byte-budget.ts';
+import { recoverMedia } from '../src/archive/recover-media.ts';
+import type { ConfigWithStore } from '../src/config.ts';
+import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
+import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
+import { FAILURES } from '../src/failure.ts';
+import { within } from '../src/lifecycle.ts';
+import type { Logger } from '../src/log.ts';
+import { startHealthServer } from '../src/operate/health-server.ts';
+import { logJobEvent } from '../src/operate/job-log.ts';
+import { createMetrics } from '../src/operate/metrics.ts';
+import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
+import { createDispatcher } from '../src/queue/dispatcher.ts';
+import { createDoor } from '../src/queue/door.ts';
+import { createFleet, HEARTBEAT_MS } from '../src/queue/fleet.ts';
+import { createGates } from '../src/queue/gates.ts';
+import type { JobEvent } from '../src/queue/job-events.ts';
+import { openLanes } from '../src/queue/lane.ts';
+import { createLockKeeper } from '../src/queue/lock-keeper.ts';
+import { readQueueStats } from '../src/queue/queue-stats.ts';
+import { createRunJob } from '../src/queue/run-job.ts';
+import { createSettle } from '../src/queue/settle.ts';
+import { createThroughput } from '../src/queue/throughput.ts';
+import { closeRedis, connectRedis, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { redisKeys } from '../src/redis/keys.ts';
+import { readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
+import { addContentMd5 } from '../src/store/content-md5.ts';
+import { probePayloadCheck } from '../src/store/probe.ts';
+import { createS3Client } from '../src/store/s3-client.ts';
+import { createS3Store } from '../src/store/s3-store.ts';
+import { iso, SECOND } from '../src/time.ts';
+import { VERSION } from '../src/version.ts';
+import { createApiHosts } from '../src/weixin/api-hosts.ts';
+import type { TokenRefresh } from '../src/weixin/credentials/issued-token.ts';
+import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
+import { createHttpPool } from '../src/weixin/http.ts';
+import { createVideoDownloader } from '../src/weixin/video-url.ts';
+import { createWeixinClient } from '../src/weixin/weixin-client.ts';
+
+/** A worker whose loop has not come round for so long is stuck. */
+const STUCK_MS = 60 * SECOND;
+const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
+const REDIS_REMINDER_MS = 10 * SECOND;
+const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
+const CLOSE_TIMEOUT_MS = 5 * SECOND;
+
+/** Thrown when the worker can't do its work at all; the message says what to do. */
+export class StartupError extends Error {
+  override readonly name = 'StartupError';
+}
+
+/**
+ * The archive worker: config → connections → parts → run → dispose.
+ *
+ * Runs until `stop` aborts, then hands back what it has not finished. Resolves within SHUTDOWN_GRACE_SECONDS and a few
+ * seconds more, also when Redis is gone.
+ *
+ * @throws StartupError when the bucket is missing or refuses us, or the metrics port is taken.
+ */
+export async function runArchiveWorker(config: ConfigWithStore, log: Logger, stop: AbortSignal): Promise<void> {
+  const now = Date.now;
+  const random = Math.random;
+  const { accounts, media, store: storeConfig, weixin, worker } = config;
+  const appIds = accounts.map(({ appId }) => appId);
+  const workerId = randomUUID();
+
+  // Connections
+  const onRedisError = (error: Error): void =>
+    log.warn({ err: error, redis: describeRedis(config.redis) }, 'Redis connection error');
+  const redis = connectRedis(config.redis, 'patient', 'weixin-media:worker', onRedisError);
+  const blocking = connectRedis(config.redis, 'blocking', 'weixin-media:worker:wait', onRedisError);
+  const s3 = createS3Client(storeConfig, worker.concurrency * 2);
+  const http = createHttpPool(weixin.timeouts, worker.concurrency);
+  const videos = createVideoDownloader({
+    timeouts: weixin.timeouts,
+    maxBytes: media.maxBytes,
+    allowHosts: weixin.downloadAllowHosts,
+  });
+
+  // Parts
+  const keys = redisKeys(config.redis.prefix);
+  const rescueEveryMs = worker.lockMs / 2;
+  const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs });
+  const gates = createGates(redis, keys, now, random);
+  const markers = createArchivedMarkers(redis, keys, now);
+  const throughput = createThroughput(redis, keys, now);
+  const fleet = createFleet(redis, keys, now);
+  const budget = new ByteBudget(worker.memoryBudgetBytes);
+  const store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
+  const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), now);
+  const hosts = createApiHosts(weixin.apiBaseUrls, now);
+
+  const metrics = createMetrics({
+    inFlight: () => dispatcher.inFlight,
+    budget: () => budget,
+    queue: cached(QUEUE_STATS_MAX_AGE_MS, now, () => readQueueStats(redis, keys, lanes, appIds)),
+    gates: () => gates.list(),
+    mediaTtlMs: media.ttlMs,
+    now,
+  });
+  const observe = (event: JobEvent): void => {
+    logJobEvent(log, event);
+    metrics.observeJob(event);
+    if (event.type === 'archived') {
+      throughput.count(event.job.appId, 'archived', 1);
+      throughput.count(event.job.appId, 'bytes', event.object.sizeBytes);
+    } else if (event.type === 'dead') throughput.count(event.appId, 'dead', 1);
+    else if (event.type === 'retry' || event.type === 'wait') throughput.count(event.job.appId, event.type, 1);
+  };
+  const onRefresh = (refresh: TokenRefresh): void => {
+    metrics.observeToken(refresh);
+    if (refresh.result === 'failed') log.warn(refresh, 'access_token could not be had');
+    else log.info(refresh, 'access_token refreshed');
+  };
+
+  const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random, onRefresh });
+  const client = createWeixinClient({
+    accounts,
+    tokens,
+    hosts,
+    http,
+    videos,
+    timeouts: weixin.timeouts,
+    maxBytes: media.maxBytes,
+    random,
+  });
+  const parts = {
+    weixin: client,
+    store,
+    budget,
+    partSizeBytes: storeConfig.partSizeBytes,
+    maxBytes: media.maxBytes,
+    now,
+  };
+  const recover = recoverMedia.bind(undefined, store);
+  const settle = createSettle({ markers, deadLetters, recover, mediaTtlMs: media.ttlMs, now, observe });
+  const door = createDoor({ redis, keys, lanes, mediaTtlMs: media.ttlMs, openId: media.openId, now });
+  const runJob = createRunJob({
+    attempt: (job, signal) => archiveMedia(parts, job, signal),
+    recover,
+    settle,
+    markers,
+    gates,
+    door,
+    mediaTtlMs: media.ttlMs,
+    now,
+    random,
+    observe,
+  });
+  const locks = createLockKeeper(worker.lockMs, (error) => observe({ type: 'fault', where: 'locks', error }));
+  const { concurrency } = worker;
+  const dispatcher = createDispatcher({
+    redis,
+    blocking,
+    keys,
+    lanes,
+    gates,
+    fleet,
+    locks,
+    runJob,
+    apps: new Set(appIds),
+    concurrency,
+    rescueEveryMs,
+    now,
+    observe,
+  });
+
+  // Run
+  let ready = false;
+  const health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
+    unhealthy: () =>
+      ready && now() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
+    unready: () => (!ready ? 'starting or stopping' : redis.status === 'ready' ? undefined : 'Redis is not connected'),
+    metrics: () => metrics.render(),
+  }).catch((error: unknown) => {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
+    throw new StartupError(
+      `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
+    );
+  });
+  const startedAt = iso(now());
+  const me = { id: workerId, host: hostname(), pid: process.pid, version: VERSION, startedAt, concurrency };
+  const beat = setInterval(() => {
+    if (redis.status !== 'ready') return;
+    fleet.beat({ ...me, inFlight: dispatcher.inFlight }).catch(() => undefined);
+    throughput.flush().catch(() => undefined);
+  }, HEARTBEAT_MS);
+
+  try {
+    await checkRedis();
+    await checkStore();
+    checkAccounts();
+    await fleet.beat({ ...me, inFlight: 0 });
+    const running = dispatcher.run();
+    ready = true;
+    log.info(
+      {
+        workerId,
+        version: VERSION,
+        apps: appIds.length,
+        concurrency,
+        bucket: storeConfig.bucket,
+        metricsPort: health.port,
+      },
+      'worker started',
+    );
+    await aborted(stop);
+    ready = false;
+    log.info({ inFlight: dispatcher.inFlight, graceMs: worker.shutdownGraceMs }, 'worker stops');
+    await dispatcher.stop(worker.shutdownGraceMs);
+    await within(CLOSE_TIMEOUT_MS, running);
+  } catch (error) {
+    // Stopped before it was ready: nothing to hand back.
+    if (!stop.aborted) throw error;
+  } finally {
+    clearInterval(beat);
+    locks.stop();
+    await within(CLOSE_TIMEOUT_MS, Promise.all([throughput.flush(), fleet.leave(workerId)]));
+    await within(CLOSE_TIMEOUT_MS, Promise.all([http.close(), videos.close(), health.close(), lanes.close()]));
+    s3.destroy();
+    blocking.disconnect();
+    await closeRedis(redis);
+    log.info('worker stopped');
+  }
+
+  async function checkRedis(): Promise<void> {
+    const waiting = setInterval(() => {
+      log.warn({ redis: describeRedis(config.redis) }, 'waiting for Redis: check REDIS_URL');
+    }, REDIS_REMINDER_MS);
+    try {
+      await untilReady(redis, stop);
+    } finally {
+      clearInterval(waiting);
+    }
+    for (const mistake of redisMistakes(await readRedisFacts(redis))) log.warn(mistake);
+  }
+
+  async function checkStore(): Promise<void> {
+    const limit = AbortSignal.any([stop, AbortSignal.timeout(STORE_PROBE_TIMEOUT_MS)]);
+    const probed = await probePayloadCheck(s3, storeConfig.bucket, limit);
+    if (probed === true) return;
+    addContentMd5(s3);
+    if (probed === false)
+      return log.info('the store does not check payload hashes: Content-MD5 is added to every write');
+    const { code, detail } = probed;
+    const where = `bucket ${storeConfig.bucket}${storeConfig.endpoint === undefined ? '' : ` at ${storeConfig.endpoint}`}`;
+    if (code === 'store-bucket-missing' || code === 'store-denied') {
+      throw new StartupError(`${where}: ${FAILURES[code].hint}${detail === undefined ? '' : ` (${detail})`}`);
+    }
+    log.warn({ failure: probed, hint: FAILURES[code].hint }, `${where} can't be reached yet`);
+  }
+
+  /** A wrong secret is said at start, while the other apps begin their work. */
+  function checkAccounts(): void {
+    if (accounts.length === 0)
+      log.warn('no account is configured: set WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE');
+    for (const account of accounts.slice(0, MAX_ACCOUNTS_CHECKED)) {
+      tokens.current(account, stop).then(
+        (token) => {
+          if (!token.ok)
+            log.error(
+              { appId: account.appId, failure: token.failure, hint: FAILURES[token.failure.code].hint },
+              'no access_token for this app',
+            );
+        },
+        () => undefined,
+      );
+    }
+  }
+}
+
+/** More would only delay the first jobs; the rest is said when their first job comes. */
+const MAX_ACCOUNTS_CHECKED = 50;
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  await promise;
+}
+
+/** Asks at most every `maxAgeMs`, however often it is asked itself. */
+function cached<T>(maxAgeMs: number, now: () => number, ask: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined;
+  let askedAt = 0;
+  return () => {
+    if (answer === undefined || now() - askedAt > maxAgeMs) {
+      askedAt = now();
+      answer = ask();
+      answer.catch(() => {
+        answer = undefined;
+      });
+    }
+    return answer;
+  };
+}
