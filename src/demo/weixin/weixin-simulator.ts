@@ -1,0 +1,303 @@
+import { randomBytes } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { nextMidnightInBeijing } from '../../queue/gate-rules.ts';
+import { type Clock, DAY, MINUTE } from '../../time.ts';
+import { type Fault, FaultBoard } from './fault.ts';
+import { exactBytes, SAMPLE_FORMATS, type SampleFormat, sampleBytes } from './sample-media.ts';
+import { sendFault, sendMedia } from './send-answer.ts';
+import type { SimulatedMedia } from './simulated-media.ts';
+import { TokenOffice } from './token-office.ts';
+import { weixinError } from './weixin-error.ts';
+
+/** WeChat keeps temporary media three days. */
+const MEDIA_LIFE_MS = 3 * DAY;
+/** How long an address of a video works. Not published; short, so that a client must not keep it. */
+const VIDEO_KEY_LIFE_MS = 10 * MINUTE;
+
+export interface SimulatedApp {
+  readonly appId: string;
+  readonly secret: string;
+  /** Calls of media/get. Default: no limit. */
+  readonly dailyQuota?: number;
+  readonly minuteQuota?: number;
+}
+
+export interface NewMedia {
+  readonly appId: string;
+  readonly format: SampleFormat;
+  readonly sizeBytes?: number;
+  /** These very bytes in place of a sample. */
+  readonly bytes?: Buffer;
+  readonly mediaId?: string;
+  readonly ageMs?: number;
+  readonly deliver?: 'bytes' | 'video-url';
+  readonly fileName?: string;
+}
+
+/** What has been asked of the simulator. */
+export interface SimulatorCounts {
+  /** Calls of the token endpoints, by app. */
+  readonly tokens: Map<string, number>;
+  /** Calls of media/get, by media id. */
+  readonly media: Map<string, number>;
+  /** Answers in error, by errcode. */
+  readonly errors: Map<number, number>;
+  videos: number;
+}
+
+/**
+ * A WeChat that runs on loopback: the temporary-media API over real HTTP, with its real headers and texts, its own
+ * clock, and faults on demand. For the demo and the tests.
+ */
+export interface WeixinSimulator {
+  /** For WEIXIN_API_BASE_URL. */
+  readonly url: string;
+  readonly counts: SimulatorCounts;
+  addApp(app: SimulatedApp): void;
+  addMedia(media: NewMedia): SimulatedMedia;
+  arm(fault: Fault): void;
+  /** Ends all armed faults. */
+  disarm(): void;
+  /** As if another system had refreshed the app's token by force. */
+  rotateToken(appId: string, kind?: 'stable_token' | 'token'): void;
+  /** Makes the tokens of an app issued from now on live so long. */
+  setTokenLife(appId: string, lifeMs: number): void;
+  /** Every token ever issued. */
+  issuedTokens(): string[];
+  /** Moves the simulator's clock. */
+  advance(ms: number): void;
+  close(): Promise<void>;
+}
+
+interface App extends SimulatedApp {
+  readonly office: TokenOffice;
+  readonly calls: number[];
+}
+
+/** A Content-Type of token answers as it was seen: "encoding", not "charset". */
+const TOKEN_CONTENT_TYPE = 'application/json; encoding=utf-8';
+
+/** @param port default: any free one. */
+export async function startWeixinSimulator({ port = 0 }: { readonly port?: number } = {}): Promise<WeixinSimulator> {
+  const apps = new Map<string, App>();
+  const library = new Map<string, SimulatedMedia>();
+  const videoKeys = new Map<string, { readonly media: SimulatedMedia; readonly validUntil: number }>();
+  const faults = new FaultBoard();
+  const counts: SimulatorCounts = { tokens: new Map(), media: new Map(), errors: new Map(), videos: 0 };
+  const requestsOfSocket = new WeakMap<Socket, number>();
+  let offsetMs = 0;
+  const now: Clock = () => Date.now() + offsetMs;
+
+  const server = createServer((request, response) => {
+    route(request, response).catch(() => response.destroy());
+  });
+  // WeChat's access points close idle sockets; which is when stale ones are met.
+  server.keepAliveTimeout = 5_000;
+  const base = await listen(server, port);
+
+  async function route(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    requestsOfSocket.set(request.socket, (requestsOfSocket.get(request.socket) ?? 0) + 1);
+    const url = new URL(request.url ?? '/', base);
+    switch (url.pathname) {
+      case '/cgi-bin/token':
+        return token(request, response, url);
+      case '/cgi-bin/stable_token':
+        return stableToken(request, response);
+      case '/cgi-bin/media/get':
+      case '/cgi-bin/media/get/jssdk':
+        return media(request, response, url);
+      default:
+        if (url.pathname.startsWith('/vweixinp.tc.qq.com/')) return video(request, response, url);
+        return refuse(response, 40066);
+    }
+  }
+
+  async function token(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const app = await admitToToken(request, response, url.searchParams.get('appid'), url.searchParams.get('secret'));
+    if (app !== undefined) answerToken(response, app.office.issue());
+  }
+
+  async function stableToken(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (request.method !== 'POST') return refuse(response, 43002, 'application/json');
+    const body = parseObject(await readBody(request));
+    if (body === undefined || body['grant_type'] !== 'client_credential')
+      return refuse(response, 47001, 'application/json');
+    const app = await admitToToken(request, response, body['appid'], body['secret']);
+    if (app === undefined) return;
+    const answer = app.office.stable(body['force_refresh'] === true);
+    if (answer === 'too-many-forces') refuse(response, 45009, 'application/json');
+    else answerToken(response, answer);
+  }
+
+  async function admitToToken(
+    request: IncomingMessage,
+    response: ServerResponse,
+    appId: unknown,
+    secret: unknown,
+  ): Promise<App | undefined> {
+    const app = typeof appId === 'string' ? apps.get(appId) : undefined;
+    if (app !== undefined) counts.tokens.set(app.appId, (counts.tokens.get(app.appId) ?? 0) + 1);
+    const fault = faults.take('token', app?.appId, undefined);
+    if (fault !== undefined) await sendFault(fault, undefined, context(request, response));
+    else if (app === undefined) refuse(response, 40013, 'application/json');
+    else if (app.secret !== secret)
+      refuse(response, 40125, 'application/json', 'invalid appsecret, view more at http://t.cn/RAEkdVq');
+    else return app;
+    return undefined;
+  }
+
+  function answerToken(
+    response: ServerResponse,
+    { token: value, expiresInSeconds }: { token: string; expiresInSeconds: number },
+  ): void {
+    sendText(response, TOKEN_CONTENT_TYPE, JSON.stringify({ access_token: value, expires_in: expiresInSeconds }));
+  }
+
+  /** Checks in the order token, quota, media id. */
+  async function media(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const mediaId = url.searchParams.get('media_id') ?? '';
+    counts.media.set(mediaId, (counts.media.get(mediaId) ?? 0) + 1);
+    const given = url.searchParams.get('access_token') ?? '';
+    const app = [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown');
+    const found = library.get(mediaId);
+
+    const fault = faults.take('media', app?.appId ?? found?.appId, mediaId);
+    if (fault !== undefined) return sendFault(fault, found, context(request, response));
+
+    const errcode = errcodeFor(app, given, mediaId, found);
+    if (errcode !== undefined) return refuse(response, errcode);
+    if (found === undefined) return;
+    if (found.deliver === 'bytes') return sendMedia(found, context(request, response));
+
+    const key = randomBytes(40).toString('hex').toUpperCase();
+    videoKeys.set(key, { media: found, validUntil: now() + VIDEO_KEY_LIFE_MS });
+    const path = `/vweixinp.tc.qq.com/1007_${randomBytes(16).toString('hex')}.f10.mp4?vkey=${key}&sha=0&save=1`;
+    sendText(response, 'text/plain', JSON.stringify({ video_url: `${base}${path}` }));
+  }
+
+  function errcodeFor(
+    app: App | undefined,
+    given: string,
+    mediaId: string,
+    found: SimulatedMedia | undefined,
+  ): number | undefined {
+    if (given === '') return 41001;
+    if (app === undefined) return 40014;
+    const verdict = app.office.judge(given);
+    if (verdict !== 'valid') return verdict === 'expired' ? 42001 : 40001;
+    const time = now();
+    const today = app.calls.filter((at) => nextMidnightInBeijing(at) > time);
+    if (app.dailyQuota !== undefined && today.length >= app.dailyQuota) return 45009;
+    if (app.minuteQuota !== undefined && today.filter((at) => time - at < MINUTE).length >= app.minuteQuota)
+      return 45011;
+    if (app.dailyQuota !== undefined || app.minuteQuota !== undefined) app.calls.push(time);
+    if (mediaId === '') return 41006;
+    if (found === undefined || found.appId !== app.appId || time - found.sentAt > MEDIA_LIFE_MS) return 40007;
+    return undefined;
+  }
+
+  async function video(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    counts.videos += 1;
+    const known = videoKeys.get(url.searchParams.get('vkey') ?? '');
+    const fault = faults.take('video', known?.media.appId, known?.media.mediaId);
+    if (fault !== undefined) return sendFault(fault, known?.media, context(request, response));
+    if (known === undefined || now() > known.validUntil) {
+      response.writeHead(403, { 'Content-Type': 'text/html' }).end('<html>403 Forbidden</html>');
+      return;
+    }
+    return sendMedia(known.media, { ...context(request, response), disposition: false });
+  }
+
+  function context(request: IncomingMessage, response: ServerResponse): Parameters<typeof sendMedia>[1] {
+    return {
+      response,
+      disposition: true,
+      requestsOfSocket: requestsOfSocket.get(request.socket) ?? 1,
+      refuse: (errcode, errmsg, asString) => refuse(response, errcode, 'text/plain', errmsg, asString),
+    };
+  }
+
+  function refuse(
+    response: ServerResponse,
+    errcode: number,
+    contentType = 'text/plain',
+    errmsg?: string,
+    asString?: boolean,
+  ): void {
+    counts.errors.set(errcode, (counts.errors.get(errcode) ?? 0) + 1);
+    sendText(response, contentType, weixinError(errcode, errmsg, now(), asString));
+  }
+
+  return {
+    url: base,
+    counts,
+    addApp: (app) => void apps.set(app.appId, { ...app, office: new TokenOffice(now), calls: [] }),
+    addMedia: ({ appId, format, sizeBytes = 20_000, bytes, ageMs = 0, deliver = 'bytes', ...names }) => {
+      const mediaId = names.mediaId ?? newMediaId();
+      const added: SimulatedMedia = {
+        appId,
+        mediaId,
+        format,
+        deliver,
+        bytes: bytes === undefined ? sampleBytes(format, sizeBytes, mediaId) : exactBytes(bytes),
+        sentAt: now() - ageMs,
+        fileName: names.fileName ?? `${mediaId}.${SAMPLE_FORMATS[format].extension}`,
+      };
+      library.set(mediaId, added);
+      return added;
+    },
+    arm: (fault) => faults.arm(fault),
+    disarm: () => faults.clear(),
+    rotateToken: (appId, kind = 'stable_token') => apps.get(appId)?.office.rotate(kind),
+    setTokenLife: (appId, lifeMs) => {
+      const office = apps.get(appId)?.office;
+      if (office !== undefined) office.lifeMs = lifeMs;
+    },
+    issuedTokens: () => [...apps.values()].flatMap(({ office }) => office.all),
+    advance: (ms) => {
+      offsetMs += ms;
+    },
+    close: () => closeServer(server),
+  };
+}
+
+/** 64 characters of the alphabet that real ones have. */
+export function newMediaId(): string {
+  return randomBytes(48).toString('base64url');
+}
+
+function sendText(response: ServerResponse, contentType: string, body: string): void {
+  response.writeHead(200, { 'Content-Type': contentType, 'Content-Length': Buffer.byteLength(body) }).end(body);
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Listens on loopback only. Returns the address. */
+async function listen(server: Server, port: number): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen(port, '127.0.0.1', resolve);
+  await promise;
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+async function closeServer(server: Server): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  server.close(() => resolve());
+  server.closeAllConnections();
+  await promise;
+}
