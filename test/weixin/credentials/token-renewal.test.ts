@@ -1,0 +1,110 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { Secret } from '../../../src/secret.ts';
+import { DAY, HOUR, MINUTE, SECOND } from '../../../src/time.ts';
+import type { TokenRecord } from '../../../src/weixin/credentials/token-record.ts';
+import { remedyFor, renewAt } from '../../../src/weixin/credentials/token-renewal.ts';
+
+const NOW = Date.parse('2026-06-15T12:00:00Z');
+
+function record(fields: Partial<TokenRecord> = {}): TokenRecord {
+  return {
+    token: new Secret('t'),
+    generation: 'g',
+    obtainedAt: NOW,
+    confirmedAt: NOW,
+    expiresAt: NOW + 2 * HOUR,
+    rejections: 0,
+    forcedAt: [],
+    replacedAt: [],
+    ...fields,
+  };
+}
+
+describe('early renewal', () => {
+  test('comes before the end and not before now, whatever the life', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: SECOND, max: DAY }),
+        fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+        (life, chance) => {
+          const at = renewAt({ confirmedAt: NOW, expiresAt: NOW + life }, () => chance);
+          expect(at).toBeLessThan(NOW + life);
+          expect(at).toBeGreaterThan(NOW);
+        },
+      ),
+    );
+  });
+
+  test.each([
+    [7_200 * SECOND, MINUTE, 2 * MINUTE],
+    [300 * SECOND, MINUTE, 2 * MINUTE],
+    [100 * SECOND, 20 * SECOND, 40 * SECOND],
+  ])('of a life of %i ms comes %i to %i ms before the end', (life, latest, earliest) => {
+    const early = renewAt({ confirmedAt: NOW, expiresAt: NOW + life }, () => 0.999_999);
+    const late = renewAt({ confirmedAt: NOW, expiresAt: NOW + life }, () => 0);
+    expect(NOW + life - late).toBe(latest);
+    expect(NOW + life - early).toBeCloseTo(earliest, -2);
+  });
+});
+
+describe('a rejected stable_token', () => {
+  test('is asked for at once the first time', () => {
+    expect(remedyFor('stable_token', record(), NOW)).toBe('ask');
+  });
+
+  test('is not asked for again within ten seconds of getting the same', () => {
+    expect(remedyFor('stable_token', record({ rejections: 1 }), NOW + 9 * SECOND)).toBe('none');
+    expect(remedyFor('stable_token', record({ rejections: 1 }), NOW + 10 * SECOND)).toBe('ask');
+  });
+
+  test('is forced once WeChat has given it out twice although it rejects it', () => {
+    expect(remedyFor('stable_token', record({ rejections: 2 }), NOW + 10 * SECOND)).toBe('force');
+  });
+
+  test('is not forced twice within 30 s, nor more than 20 times a day', () => {
+    const at = NOW + 10 * SECOND;
+    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: [at - 29 * SECOND] }), at)).toBe('ask');
+    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: [at - 30 * SECOND] }), at)).toBe('force');
+    const twenty = Array.from({ length: 20 }, (_, index) => at - (20 - index) * HOUR);
+    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: twenty }), at)).toBe('ask');
+    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: twenty }), at + 4 * HOUR + SECOND)).toBe(
+      'force',
+    );
+  });
+});
+
+/** Lives through a day in which every call is rejected, every 100 ms. Counts what is asked of WeChat. */
+function asksInADay(type: 'stable_token' | 'token'): { asks: number; forces: number } {
+  let current = record();
+  let asks = 0;
+  let forces = 0;
+  for (let now = NOW; now < NOW + DAY; now += 100) {
+    const remedy = remedyFor(type, current, now);
+    if (remedy === 'none') continue;
+    asks += 1;
+    if (remedy === 'force') forces += 1;
+    const withinDay = (times: readonly number[]): number[] => times.filter((time) => now - time < DAY);
+    const noted = { confirmedAt: now, replacedAt: [...withinDay(current.replacedAt), now] };
+    current =
+      type === 'stable_token' && remedy === 'ask'
+        ? { ...current, ...noted, rejections: current.rejections + 1 }
+        : {
+            ...current,
+            ...noted,
+            rejections: 0,
+            forcedAt: remedy === 'force' ? [...withinDay(current.forcedAt), now] : current.forcedAt,
+          };
+  }
+  return { asks, forces };
+}
+
+test('however often it is rejected, a stable_token is forced 20 times a day at most', () => {
+  const { asks, forces } = asksInADay('stable_token');
+  expect(forces).toBe(20);
+  expect(asks).toBeLessThanOrEqual(DAY / (10 * SECOND) + 60);
+});
+
+test('however often it is rejected, a token is issued far less often than the 2,000 times a day that are allowed', () => {
+  expect(asksInADay('token').asks).toBe(30 * 24);
+});
