@@ -2,7 +2,13 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { GetObjectCommand, HeadObjectCommand, ListMultipartUploadsCommand, type S3Client } from '@aws-sdk/client-s3';
+import {
+  CreateBucketCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  type S3Client,
+} from '@aws-sdk/client-s3';
 import { inject } from 'vitest';
 import { type Config, type ConfigWithStore, loadConfig } from '../../src/config.ts';
 import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
@@ -23,7 +29,7 @@ import { eventually } from './eventually.ts';
 import { APP_ID, APP_SECRET } from './jobs.ts';
 
 const BUCKET = 'weixin-media';
-const S3_SECRET = 'the-secret-key-of-the-store';
+const EMBEDDED_S3_KEYS = { accessKeyId: 'test', secretAccessKey: 'the-secret-key-of-the-store' };
 /** A command that takes longer hangs, on the slowest machine. */
 const COMMAND_TIMEOUT_MS = 90_000;
 
@@ -98,7 +104,7 @@ export interface Stack extends AsyncDisposable {
   /** A folder of this stack's own, removed with it. */
   readonly folder: string;
   readonly simulator: WeixinSimulator;
-  readonly s3: EmbeddedS3;
+  readonly s3: Pick<EmbeddedS3, 'endpoint' | 'bucket'>;
   readonly s3Client: S3Client;
   readonly opened: OpenStore;
   readonly queue: OpenQueue;
@@ -119,13 +125,18 @@ export interface StackOptions {
   /** A redis-server of its own, with an AOF, in place of a corner of the shared one. */
   readonly ownRedis?: boolean;
   readonly env?: Environment;
+  /** Another S3 server, in place of one in this process. */
+  readonly gateway?: { readonly endpoint: string; readonly accessKeyId: string; readonly secretAccessKey: string };
 }
 
-export async function openStack({ ownRedis = false, env = {} }: StackOptions = {}): Promise<Stack> {
+export async function openStack({ ownRedis = false, env = {}, gateway }: StackOptions = {}): Promise<Stack> {
   await using parts = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), 'weixin-media-stack-'));
   parts.defer(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
-  const s3 = parts.use(await startEmbeddedS3(BUCKET));
+  const s3 =
+    gateway === undefined
+      ? { ...EMBEDDED_S3_KEYS, ...parts.use(await startEmbeddedS3(BUCKET)) }
+      : { ...gateway, bucket: `weixin-media-${crypto.randomUUID()}` };
   const simulator = await startWeixinSimulator();
   parts.defer(() => simulator.close());
   simulator.addApp({ appId: APP_ID, secret: APP_SECRET });
@@ -141,12 +152,12 @@ export async function openStack({ ownRedis = false, env = {} }: StackOptions = {
   const environment: Environment = {
     REDIS_URL: server?.url ?? inject('redisUrl'),
     QUEUE_PREFIX: prefix,
-    ARCHIVE_BUCKET: BUCKET,
+    ARCHIVE_BUCKET: s3.bucket,
     S3_FORCE_PATH_STYLE: 'true',
     AWS_ENDPOINT_URL_S3: s3.endpoint,
     AWS_REGION: 'us-east-1',
-    AWS_ACCESS_KEY_ID: 'test',
-    AWS_SECRET_ACCESS_KEY: S3_SECRET,
+    AWS_ACCESS_KEY_ID: s3.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
     WEIXIN_APP_ID: APP_ID,
     WEIXIN_APP_SECRET: APP_SECRET,
     WEIXIN_API_BASE_URL: simulator.url,
@@ -155,9 +166,10 @@ export async function openStack({ ownRedis = false, env = {} }: StackOptions = {
     ...env,
   };
   const config = loadConfig(environment, ['store', 'accounts']);
-  const credentials = { accessKeyId: 'test', secretAccessKey: new Secret(S3_SECRET) };
+  const credentials = { accessKeyId: s3.accessKeyId, secretAccessKey: new Secret(s3.secretAccessKey) };
   const s3Client = createS3Client({ ...config.store, credentials }, 16);
   parts.defer(() => s3Client.destroy());
+  if (gateway !== undefined) await s3Client.send(new CreateBucketCommand({ Bucket: s3.bucket }));
   const redis = connectRedis(config.redis, 'patient', 'test', () => undefined);
   parts.defer(async () => {
     if (!ownRedis) await removeKeys(redis, prefix);
