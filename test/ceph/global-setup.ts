@@ -1,5 +1,5 @@
 import type { TestProject } from 'vitest/node';
-import { provideCeph, startCephGateway } from '../support/ceph.ts';
+import { provideCeph, untilCephGateway } from '../support/ceph.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -10,8 +10,9 @@ declare module 'vitest' {
 
 /** Starts one Ceph object gateway for all test files. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  await provideCeph((text) => process.stderr.write(`${text}\n`));
-  const { endpoint, accessKeyId, secretAccessKey, stop } = await startCephGateway();
+  const note = (text: string): boolean => process.stderr.write(`${text}\n`);
+  await provideCeph(note);
+  const { endpoint, accessKeyId, secretAccessKey, stop } = await untilCephGateway(note);
   project.provide('ceph', { endpoint, accessKeyId, secretAccessKey });
   return stop;
 }

@@ -1,0 +1,430 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { inspect } from 'node:util';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ConfigError, type ConfigMistake, type ConfigNeed, loadConfig, VARIABLES } from '../src/config.ts';
+import { Secret } from '../src/secret.ts';
+import { APP_ID, APP_SECRET, OTHER_APP_ID } from './support/jobs.ts';
+
+type Env = Record<string, string>;
+
+const GOOD: Env = { ARCHIVE_BUCKET: 'media', WEIXIN_APP_ID: APP_ID, WEIXIN_APP_SECRET: APP_SECRET };
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'weixin-media-config-'));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function fileOf(content: unknown): string {
+  const path = join(folder, `${crypto.randomUUID()}.json`);
+  writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
+  return path;
+}
+
+function errorOf(env: Env, needs: ConfigNeed[] = []): ConfigError {
+  try {
+    loadConfig(env, needs);
+  } catch (error) {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  }
+  throw new Error('the configuration was accepted');
+}
+
+function mistakesOf(env: Env, needs: ConfigNeed[] = []): readonly ConfigMistake[] {
+  return errorOf(env, needs).mistakes;
+}
+
+function namesOf(env: Env, needs: ConfigNeed[] = []): string[] {
+  return mistakesOf(env, needs).map(({ variable }) => variable);
+}
+
+describe('what is read', () => {
+  test('nothing set gives the documented defaults', () => {
+    const { redis, weixin, media, worker, logLevel, store, accounts } = loadConfig({});
+    expect(redis.url.reveal()).toBe('redis://127.0.0.1:6379');
+    expect(redis).toMatchObject({ prefix: '{weixin-media}', sentinelMaster: 'mymaster' });
+    expect(redis.sentinels).toBeUndefined();
+    expect(redis.clusterNodes).toBeUndefined();
+    expect(weixin.apiBaseUrls.map(String)).toEqual(['https://api.weixin.qq.com/']);
+    expect(weixin.downloadAllowHosts).toEqual([]);
+    expect(weixin.timeouts).toEqual({ connectMs: 10_000, responseMs: 30_000, idleMs: 30_000, totalMs: 600_000 });
+    expect(media).toEqual({ ttlMs: 259_200_000, maxBytes: 536_870_912, openId: { type: 'none' } });
+    expect(worker).toEqual({
+      concurrency: 32,
+      memoryBudgetBytes: 268_435_456,
+      lockMs: 60_000,
+      shutdownGraceMs: 30_000,
+      metricsHost: '127.0.0.1',
+      metricsPort: 9464,
+    });
+    expect(logLevel).toBe('info');
+    expect(store).toBeUndefined();
+    expect(accounts).toEqual([]);
+  });
+
+  test('an empty variable counts as not set', () => {
+    const empty = Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, '']));
+    expect(loadConfig(empty)).toEqual(loadConfig({}));
+  });
+
+  test.each(Object.entries(VARIABLES).filter(([, { secret }]) => secret !== true))(
+    'the example of %s is of the expected form',
+    (_name, { parse, example }) => {
+      expect(parse(example)).toBeDefined();
+    },
+  );
+
+  test.each([
+    ['8MiB', 8_388_608],
+    ['6144KiB', 6_291_456],
+    ['1GiB', 1_073_741_824],
+    ['5242880', 5_242_880],
+    ['5242880B', 5_242_880],
+    ['8 MiB', 8_388_608],
+  ])('the size %s is %d bytes', (text, bytes) => {
+    const { store } = loadConfig({ ...GOOD, ARCHIVE_PART_SIZE: text, WORKER_MEMORY_BUDGET: '4GiB' }, ['store']);
+    expect(store.partSizeBytes).toBe(bytes);
+  });
+
+  test('addresses of several API hosts, Sentinels and Cluster nodes are lists', () => {
+    const { weixin, redis } = loadConfig({
+      WEIXIN_API_BASE_URL: 'https://api.weixin.qq.com, https://api2.weixin.qq.com',
+      WEIXIN_DOWNLOAD_ALLOW_HOSTS: 'Media.Example.COM,127.0.0.1:8080,[::1]:80',
+      REDIS_SENTINELS: 'a:26379,[::1]:26380',
+      REDIS_CLUSTER_NODES: 'b:6379',
+    });
+    expect(weixin.apiBaseUrls.map(({ hostname }) => hostname)).toEqual(['api.weixin.qq.com', 'api2.weixin.qq.com']);
+    expect(weixin.downloadAllowHosts).toEqual(['media.example.com', '127.0.0.1:8080', '[::1]:80']);
+    expect(redis.sentinels).toEqual([
+      { host: 'a', port: 26379 },
+      { host: '::1', port: 26380 },
+    ]);
+    expect(redis.clusterNodes).toEqual([{ host: 'b', port: 6379 }]);
+  });
+
+  test.each([
+    [{}, { endpoint: undefined, region: undefined }],
+    [
+      { AWS_ENDPOINT_URL_S3: 'http://s3:1', AWS_ENDPOINT_URL: 'http://all:1', AWS_REGION: 'r1', AWS_DEFAULT_REGION: 'r2' },
+      { endpoint: 'http://s3:1', region: 'r1' },
+    ],
+    [
+      { AWS_ENDPOINT_URL: 'http://all:1', AWS_DEFAULT_REGION: 'r2', AWS_ENDPOINT_URL_S3: '', AWS_REGION: '' },
+      { endpoint: 'http://all:1', region: 'r2' },
+    ],
+  ])('endpoint and region come from the AWS variables %o', (aws, expected) => {
+    const { store } = loadConfig({ ...GOOD, ...aws }, ['store']);
+    expect({ endpoint: store.endpoint, region: store.region }).toEqual(expected);
+  });
+
+  test('the configuration is frozen all the way down', () => {
+    const config = loadConfig({ ...GOOD, REDIS_SENTINELS: 'a:1', WEIXIN_DOWNLOAD_ALLOW_HOSTS: 'a' }, ['store']);
+    for (const part of [
+      config,
+      config.redis,
+      config.redis.sentinels,
+      config.store,
+      config.accounts,
+      config.accounts[0],
+      config.accounts[0]?.credential,
+      config.weixin,
+      config.weixin.apiBaseUrls,
+      config.weixin.downloadAllowHosts,
+      config.weixin.timeouts,
+      config.media,
+      config.media.openId,
+      config.worker,
+    ]) {
+      expect(part).toBeDefined();
+      expect(Object.isFrozen(part)).toBe(true);
+    }
+  });
+});
+
+describe('what is refused', () => {
+  const wrong: readonly [keyof typeof VARIABLES, readonly string[]][] = [
+    ['REDIS_URL', ['localhost:6379', 'http://127.0.0.1', 'redis//x', 'redis://:100%@127.0.0.1', 'redis://h/second']],
+    ['REDIS_SENTINELS', ['a', 'a:', ':26379', 'a:1,', 'a:1,,b:2', 'redis://a:1', 'a:99999', 'a:0']],
+    ['REDIS_CLUSTER_NODES', ['a', 'a:b', 'redis://a:1', 'a:70000']],
+    ['REDIS_SENTINEL_MASTER', [' ']],
+    ['QUEUE_PREFIX', ['a:b', 'a b', '*']],
+    ['ARCHIVE_BUCKET', ['ab', 'Media', 'media/2026', 's3://media', '-media', 'a'.repeat(64)]],
+    ['ARCHIVE_PART_SIZE', ['8', '4MiB', '8MB', '-8MiB', '8.5MiB', 'MiB', '8 MiB ', '1e9']],
+    ['ARCHIVE_OPEN_ID', ['HMAC', 'yes', 'sha256']],
+    ['S3_FORCE_PATH_STYLE', ['1', 'yes', 'TRUE']],
+    ['WEIXIN_APP_ID', ['wx123', 'WX0123456789abcdef', 'wx0123456789ABCDEF', `${APP_ID} `]],
+    ['WEIXIN_API_BASE_URL', ['api.weixin.qq.com', 'ftp://api.weixin.qq.com', 'https://a,', ',']],
+    ['WEIXIN_DOWNLOAD_ALLOW_HOSTS', ['*.example.com', 'http://a', 'a/b', 'a,', '10.0.0.0/8']],
+    ['WEIXIN_CONNECT_TIMEOUT_SECONDS', ['0', '-1', '10s', '1e3', '86401']],
+    ['WEIXIN_RESPONSE_TIMEOUT_SECONDS', ['0', 'never']],
+    ['WEIXIN_IDLE_TIMEOUT_SECONDS', ['0', ' 30']],
+    ['WEIXIN_TOTAL_TIMEOUT_SECONDS', ['0', 'Infinity']],
+    ['MEDIA_TTL_HOURS', ['0', '-72', '3d', '8761']],
+    ['MEDIA_MAX_BYTES', ['0', '512MB', 'unlimited']],
+    ['WORKER_CONCURRENCY', ['0', '1025', '1.5', '-1', '0x10']],
+    ['WORKER_MEMORY_BUDGET', ['1MiB', '256', '19MiB', '256MB']],
+    ['WORKER_LOCK_SECONDS', ['0', '3601', 'x']],
+    ['SHUTDOWN_GRACE_SECONDS', ['-1', '3601', 'x']],
+    ['METRICS_HOST', [' ']],
+    ['METRICS_PORT', ['65536', '-1', 'http']],
+    ['LOG_LEVEL', ['INFO', 'verbose']],
+  ];
+
+  test.each(wrong.flatMap(([name, values]) => values.map((value) => [name, value] as const)))(
+    '%s=%j is told with the value, what is expected and an example',
+    (name, value) => {
+      const [mistake, ...more] = mistakesOf({ ...GOOD, [name]: value }).filter(({ variable }) => variable === name);
+      expect(more).toEqual([]);
+      expect(mistake?.expected).toBe(VARIABLES[name].expected);
+      expect(mistake?.example).toBe(VARIABLES[name].example);
+      if (VARIABLES[name].secret === true) expect(mistake?.received).toBe('[redacted]');
+      else expect(mistake?.received).toBe(JSON.stringify(value));
+      const { message } = errorOf({ ...GOOD, [name]: value });
+      for (const part of [name, mistake?.received, mistake?.expected, mistake?.example]) expect(message).toContain(part);
+    },
+  );
+
+  test('every variable that can be wrong is in the table above', () => {
+    const anythingGoes = ['WEIXIN_APP_SECRET', 'WEIXIN_ACCOUNTS_FILE', 'ARCHIVE_OPEN_ID_KEY'];
+    expect([...wrong.map(([name]) => name), ...anythingGoes].toSorted()).toEqual(Object.keys(VARIABLES).toSorted());
+  });
+
+  test('all mistakes are told at once', () => {
+    const names = namesOf(
+      {
+        REDIS_URL: 'http://x',
+        WORKER_CONCURRENCY: 'many',
+        LOG_LEVEL: 'loud',
+        ARCHIVE_PART_SIZE: '1MiB',
+        WEIXIN_APP_ID: 'wx1',
+        WORKER_THREADS: '8',
+      },
+      ['store'],
+    );
+    expect(names.toSorted()).toEqual([
+      'ARCHIVE_BUCKET',
+      'ARCHIVE_PART_SIZE',
+      'LOG_LEVEL',
+      'REDIS_URL',
+      'WEIXIN_APP_ID',
+      'WORKER_CONCURRENCY',
+      'WORKER_THREADS',
+    ]);
+  });
+
+  test('any set of wrong values is told, each variable once', () => {
+    const someWrong = fc.uniqueArray(fc.constantFrom(...wrong), { minLength: 1, selector: ([name]) => name });
+    fc.assert(
+      fc.property(someWrong, (chosen) => {
+        const env = { ...GOOD, ...Object.fromEntries(chosen.map(([name, values]) => [name, values[0] ?? ''])) };
+        const told = namesOf(env).filter((name) => name !== 'ARCHIVE_OPEN_ID_KEY');
+        expect(told.toSorted()).toEqual(chosen.map(([name]) => name).toSorted());
+      }),
+    );
+  });
+
+  test.each([
+    ['the store', ['store'], {}, ['ARCHIVE_BUCKET']],
+    ['the store, with an empty bucket', ['store'], { ARCHIVE_BUCKET: '' }, ['ARCHIVE_BUCKET']],
+    ['the accounts', ['accounts'], {}, ['WEIXIN_APP_ID']],
+    ['the accounts, with empty ones', ['accounts'], { WEIXIN_APP_ID: '', WEIXIN_APP_SECRET: '' }, ['WEIXIN_APP_ID']],
+    ['both', ['store', 'accounts'], {}, ['WEIXIN_APP_ID', 'ARCHIVE_BUCKET']],
+  ] as const)('a command that needs %s says what is missing', (_what, needs, env, expected) => {
+    const mistakes = mistakesOf({ ...env }, [...needs]);
+    expect(mistakes.map(({ variable }) => variable)).toEqual(expected);
+    for (const { received } of mistakes) expect(received).toBe('nothing');
+  });
+
+  test('an AppSecret without an app, and an app without an AppSecret', () => {
+    expect(namesOf({ WEIXIN_APP_ID: APP_ID })).toEqual(['WEIXIN_APP_SECRET']);
+    expect(namesOf({ WEIXIN_APP_SECRET: APP_SECRET })).toEqual(['WEIXIN_APP_ID']);
+  });
+
+  test('a prefix without a hash tag on a Cluster', () => {
+    expect(namesOf({ REDIS_CLUSTER_NODES: 'a:1', QUEUE_PREFIX: 'media' })).toEqual(['QUEUE_PREFIX']);
+    expect(loadConfig({ REDIS_CLUSTER_NODES: 'a:1', QUEUE_PREFIX: 'x{media}' }).redis.prefix).toBe('x{media}');
+  });
+
+  test('a memory budget below four parts, naming the least that would do', () => {
+    const [mistake, ...more] = mistakesOf({ ARCHIVE_PART_SIZE: '100MiB' });
+    expect(more).toEqual([]);
+    expect(mistake).toMatchObject({ variable: 'WORKER_MEMORY_BUDGET', received: '"256MiB"', example: '400MiB' });
+    expect(loadConfig({ ARCHIVE_PART_SIZE: '100MiB', WORKER_MEMORY_BUDGET: '400MiB' })).toBeDefined();
+  });
+});
+
+describe('names that nobody knows', () => {
+  test.each([
+    ['ARCHIVE_BUKET', 'ARCHIVE_BUCKET'],
+    ['WEIXIN_APPID', 'WEIXIN_APP_ID'],
+    ['WEIXIN_APP_SECRT', 'WEIXIN_APP_SECRET'],
+    ['WORKER_CONCURENCY', 'WORKER_CONCURRENCY'],
+    ['WORKER_MEMORY', 'WORKER_MEMORY_BUDGET'],
+  ])('%s is refused; did you mean %s?', (name, meant) => {
+    // WORKER_MEMORY is too far from everything for a guess.
+    const [mistake] = mistakesOf({ [name]: 'x' });
+    expect(mistake?.variable).toBe(name);
+    if (name !== 'WORKER_MEMORY') expect(mistake?.expected).toContain(`did you mean ${meant}?`);
+  });
+
+  test('a name like nothing of ours gets no suggestion', () => {
+    const [mistake] = mistakesOf({ WORKER_QQQQQQQQQQQQQQQQ: 'x' });
+    expect(mistake?.expected).not.toContain('did you mean');
+  });
+
+  test('the value behind an unknown name is not shown: it may be a secret that was misspelt', () => {
+    expect(inspect(errorOf({ WEIXIN_APP_SECRT: APP_SECRET }), { depth: 9 })).not.toContain(APP_SECRET);
+  });
+
+  test('names of others are left alone', () => {
+    expect(loadConfig({ PATH: '/bin', AWS_PROFILE: 'x', REDIS_PASSWORD: 'x', HOME: '/' })).toBeDefined();
+  });
+});
+
+describe('secrets', () => {
+  const PASSWORD = 'hunter2-hunter2-hunter2';
+
+  test.each([
+    ['a good REDIS_URL', { REDIS_URL: `redis://user:${PASSWORD}@127.0.0.1` }],
+    ['a good AppSecret', { WEIXIN_APP_ID: APP_ID, WEIXIN_APP_SECRET: PASSWORD }],
+    ['a good key for openIds', { ARCHIVE_OPEN_ID_KEY: PASSWORD }],
+  ] as const)('%s is not printed with the configuration', (_what, env) => {
+    const config = loadConfig({ ...env });
+    expect(inspect(config, { depth: 9, showHidden: true })).not.toContain(PASSWORD);
+    expect(JSON.stringify(config)).not.toContain(PASSWORD);
+  });
+
+  test.each([
+    ['a REDIS_URL of another protocol', { REDIS_URL: `http://:${PASSWORD}@127.0.0.1` }],
+    ['a REDIS_URL that is no address', { REDIS_URL: `redis//:${PASSWORD}@127.0.0.1` }],
+    ['a REDIS_URL whose password is badly encoded', { REDIS_URL: `redis://:${PASSWORD}%@127.0.0.1` }],
+    ['a key for openIds that is too short', { ARCHIVE_OPEN_ID_KEY: PASSWORD.slice(0, 15) }],
+    ['an AppSecret whose app is missing', { WEIXIN_APP_SECRET: PASSWORD }],
+    ['an AppSecret whose app is wrong', { WEIXIN_APP_ID: 'wx1', WEIXIN_APP_SECRET: PASSWORD }],
+    ['the password of Sentinels', { REDIS_SENTINELS: `redis://:${PASSWORD}@a:26379` }],
+    ['the password of Cluster nodes', { REDIS_CLUSTER_NODES: `redis://user:${PASSWORD}@a:6379,b:6379` }],
+    ['the password of an API host', { WEIXIN_API_BASE_URL: `ftp://user:${PASSWORD}@a` }],
+  ] as const)('%s is not printed with the mistake', (_what, env) => {
+    const error = errorOf({ ...env });
+    const printed = inspect(error, { depth: 9, showHidden: true }) + JSON.stringify(error.mistakes) + error.stack;
+    expect(printed).not.toContain(PASSWORD.slice(0, 15));
+    expect(error.mistakes.map(({ variable }) => variable)).toContain(
+      'WEIXIN_APP_SECRET' in env ? 'WEIXIN_APP_ID' : Object.keys(env)[0],
+    );
+  });
+
+  test('no wrong value of a secret variable is ever printed', () => {
+    const secretNames = Object.entries(VARIABLES).flatMap(([name, { secret }]) => (secret === true ? [name] : []));
+    expect(secretNames.toSorted()).toEqual(['ARCHIVE_OPEN_ID_KEY', 'REDIS_URL', 'WEIXIN_APP_SECRET']);
+    const marked = fc.string({ maxLength: 10 }).map((text) => `s3cr${text}`);
+    fc.assert(
+      fc.property(fc.constantFrom(...secretNames), marked, (name, value) => {
+        const { message } = errorOf({ [name]: value });
+        expect(message).not.toContain('s3cr');
+      }),
+    );
+  });
+});
+
+describe('openIds', () => {
+  const KEY = '0123456789abcdef';
+
+  test.each([
+    [{}, { type: 'none' }],
+    [{ ARCHIVE_OPEN_ID: 'plain' }, { type: 'plain' }],
+    [{ ARCHIVE_OPEN_ID: 'none', ARCHIVE_OPEN_ID_KEY: KEY }, { type: 'none' }],
+    [{ ARCHIVE_OPEN_ID_KEY: KEY }, { type: 'hmac', key: new Secret(KEY) }],
+    [{ ARCHIVE_OPEN_ID: 'hmac', ARCHIVE_OPEN_ID_KEY: KEY }, { type: 'hmac', key: new Secret(KEY) }],
+  ] as const)('%o gives the policy %o', (env, expected) => {
+    const { openId } = loadConfig({ ...env }).media;
+    expect(openId.type).toBe(expected.type);
+    if (openId.type === 'hmac') expect(openId.key.reveal()).toBe(KEY);
+  });
+
+  test.each([
+    [{ ARCHIVE_OPEN_ID: 'hmac' }, 'nothing'],
+    [{ ARCHIVE_OPEN_ID: 'hmac', ARCHIVE_OPEN_ID_KEY: 'short' }, '[redacted]'],
+  ] as const)('pseudonyms with %o are one mistake', (env, received) => {
+    const mistakes = mistakesOf({ ...env });
+    expect(mistakes).toHaveLength(1);
+    expect(mistakes[0]).toMatchObject({ variable: 'ARCHIVE_OPEN_ID_KEY', received });
+  });
+});
+
+describe('the accounts file', () => {
+  test('many accounts, their secrets by reference', () => {
+    const secretPath = fileOf(`${APP_SECRET}-of-the-file\n`);
+    const path = fileOf({
+      accounts: [
+        { appId: APP_ID, credential: { type: 'stable_token', secret: { env: 'WORKER_SHOP_SECRET' } } },
+        { appId: OTHER_APP_ID, credential: { type: 'token', secret: { file: secretPath } } },
+      ],
+    });
+    // A name that begins like ours is known because the file refers to it.
+    const { accounts } = loadConfig({ WEIXIN_ACCOUNTS_FILE: path, WORKER_SHOP_SECRET: APP_SECRET }, ['accounts']);
+    expect(accounts.map(({ appId, credential }) => [appId, credential.type, credential.secret.reveal()])).toEqual([
+      [APP_ID, 'stable_token', APP_SECRET],
+      [OTHER_APP_ID, 'token', `${APP_SECRET}-of-the-file`],
+    ]);
+  });
+
+  test('the one account and those of the file are served together, unless both have the same', () => {
+    const of = (appId: string): string =>
+      fileOf({ accounts: [{ appId, credential: { type: 'stable_token', secret: { env: 'S' } } }] });
+    const { accounts } = loadConfig({ ...GOOD, WEIXIN_ACCOUNTS_FILE: of(OTHER_APP_ID), S: 'x' });
+    expect(accounts.map(({ appId }) => appId)).toEqual([APP_ID, OTHER_APP_ID]);
+    expect(namesOf({ ...GOOD, WEIXIN_ACCOUNTS_FILE: of(APP_ID), S: 'x' })).toEqual(['WEIXIN_APP_ID']);
+  });
+
+  const account = (fields: object): object => ({ accounts: [{ appId: APP_ID, ...fields }] });
+  const INLINE = 'the-secret-itself';
+
+  test.each([
+    ['is not there', undefined, /ENOENT/],
+    ['is no JSON', `{"secret": "${INLINE}"`, /JSON/],
+    ['is another document', { apps: INLINE }, /accounts/],
+    ['has a secret inline', account({ credential: { type: 'stable_token', secret: INLINE } }), /never the value itself/],
+    ['has an unknown kind', account({ credential: { type: INLINE, secret: { env: 'S' } } }), /a credential type is/],
+    [
+      'has an unknown field',
+      account({ credential: { type: 'token', secret: { env: 'S' }, extra: INLINE } }),
+      /accounts\.0\.credential/,
+    ],
+    [
+      'refers to a variable that is not set',
+      account({ credential: { type: 'token', secret: { env: 'NOT_SET' } } }),
+      /NOT_SET is not set/,
+    ],
+    [
+      'refers to a file that is not there',
+      account({ credential: { type: 'token', secret: { file: '/no/such/file' } } }),
+      /\/no\/such\/file can't be read \(ENOENT\)/,
+    ],
+    [
+      'has an app twice',
+      {
+        accounts: [1, 2].map(() => ({ appId: APP_ID, credential: { type: 'token', secret: { env: 'S' } } })),
+      },
+      /is there twice/,
+    ],
+    ['has a wrong app', { accounts: [{ appId: 'wx1', credential: { type: 'token', secret: { env: 'S' } } }] }, /appId/],
+  ])('a file that %s is one mistake without what it says', (_what, content, expected) => {
+    const path = content === undefined ? join(folder, 'missing.json') : fileOf(content);
+    const mistakes = mistakesOf({ WEIXIN_ACCOUNTS_FILE: path, S: APP_SECRET }, ['accounts']);
+    expect(mistakes).toHaveLength(1);
+    expect(mistakes[0]).toMatchObject({ variable: 'WEIXIN_ACCOUNTS_FILE', received: JSON.stringify(path) });
+    expect(mistakes[0]?.expected).toMatch(expected);
+    expect(JSON.stringify(mistakes)).not.toContain(INLINE);
+    expect(JSON.stringify(mistakes)).not.toContain(APP_SECRET);
+  });
+
+  test('an empty list of accounts is not enough for a worker', () => {
+    expect(namesOf({ WEIXIN_ACCOUNTS_FILE: fileOf({ accounts: [] }) }, ['accounts'])).toEqual(['WEIXIN_APP_ID']);
+  });
+});
