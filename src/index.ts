@@ -6,7 +6,7 @@
 
 import { orAbort } from './abort.ts';
 import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
-import type { MediaJob } from './media/media-job.ts';
+import { type MediaJob, parseMediaJob } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
 import { openLanes } from './queue/lane.ts';
@@ -112,6 +112,9 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
   return {
     enqueueMany,
     enqueue: async (job) => {
+      // Told before Redis is asked: no push makes such a job better.
+      const parsed = parseMediaJob(job, Date.now());
+      if (!parsed.ok) throw new InvalidMediaJobError(parsed.mistakes);
       const { accepted, rejected } = await enqueueMany([job]);
       const [mistake] = rejected;
       if (mistake !== undefined) throw new InvalidMediaJobError(mistake.mistakes);
