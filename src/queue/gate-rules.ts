@@ -48,6 +48,35 @@ export function nextProbeAt(reason: GateReason, now: number, random: Random): nu
   return rule.renewedAtMidnight === true ? Math.min(regular, nextMidnightInBeijing(now) + jitter) : regular;
 }
 
+/** Returns true when a job may run although its app's gate is closed: as the probe, or because its time runs out. */
+export function runsBehindGate(
+  { probeAt }: { readonly probeAt: number },
+  now: number,
+  deadline: number,
+  leadMs: number,
+): boolean {
+  return now >= probeAt || now >= deadline - leadMs;
+}
+
+/** Failures that say nothing about whether WeChat would serve this app. */
+const BEFORE_THE_GATE: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'weixin-busy',
+  'weixin-unreachable',
+  'weixin-timeout',
+  'weixin-bad-gateway',
+  'weixin-unexpected-reply',
+  'token-rejected',
+  'token-unavailable',
+  'cloud-call-not-ready',
+  'worker-lost',
+  'unclassified',
+]);
+
+/** Returns true when an attempt that ended so shows that WeChat serves its app, whatever became of the media. */
+export function passedTheGate(code: FailureCode): boolean {
+  return !BEFORE_THE_GATE.has(code);
+}
+
 const BEIJING_OFFSET_MS = 8 * HOUR;
 
 /** Beijing keeps UTC+8 all year. */

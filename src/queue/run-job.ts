@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto';
 import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
 import type { DeadLetter } from '../dead-letter/dead-letter.ts';
-import { type Failure, type FailureCode, failure, type Result } from '../failure.ts';
+import { type Failure, failure, type Result } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId } from '../media/media-job.ts';
 import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
 import { type Clock, iso, type Random } from '../time.ts';
 import type { ArchivedMarkers } from './archived-marker.ts';
 import type { Door } from './door.ts';
+import { passedTheGate, runsBehindGate } from './gate-rules.ts';
 import type { Gates } from './gates.ts';
 import type { ObserveJob } from './job-events.ts';
 import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
@@ -82,7 +83,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
   /** True when a job may run although its app's gate is closed. */
   function isDue(job: MediaJob): boolean {
     const gate = gates.closed(job.appId);
-    return gate === undefined || now() >= gate.probeAt || now() >= deadlineOf(job, mediaTtlMs) - leadMs;
+    return gate === undefined || runsBehindGate(gate, now(), deadlineOf(job, mediaTtlMs), leadMs);
   }
 
   async function start(held: HeldJob, signal: AbortSignal): Promise<void> {
@@ -235,24 +236,6 @@ export function createRunJob(parts: RunJobParts): RunJob {
       observe({ type: 'fault', where: 'release', error: inner });
     }
   }
-}
-
-/** Failures that say nothing about whether WeChat would serve this app. */
-const BEFORE_THE_GATE: ReadonlySet<FailureCode> = new Set<FailureCode>([
-  'weixin-busy',
-  'weixin-unreachable',
-  'weixin-timeout',
-  'weixin-bad-gateway',
-  'weixin-unexpected-reply',
-  'token-rejected',
-  'token-unavailable',
-  'cloud-call-not-ready',
-  'worker-lost',
-  'unclassified',
-]);
-
-function passedTheGate(code: FailureCode): boolean {
-  return !BEFORE_THE_GATE.has(code);
 }
 
 /** An invalid payload as it is kept: bounded, and without an openId, since no policy could be applied to it. */
