@@ -6,6 +6,8 @@
  * @throws the signal's reason when it aborts first.
  */
 export async function orAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  // Work that loses the race must not end the process when it fails.
+  work.catch(() => undefined);
   signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason);
@@ -14,8 +16,6 @@ export async function orAbort<T>(work: Promise<T>, signal: AbortSignal): Promise
     return await Promise.race([work, promise]);
   } finally {
     signal.removeEventListener('abort', onAbort);
-    // Whoever lost the race must not end the process.
-    work.catch(() => undefined);
   }
 }
 

@@ -3,6 +3,7 @@ import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
 import { appIdSchema } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import type { RedisConfig } from './redis/connect.ts';
+import { parseRedisUrl } from './redis/redis-url.ts';
 import { Secret } from './secret.ts';
 import { PARTS_HELD } from './store/archive-store.ts';
 import type { StoreConfig } from './store/s3-client.ts';
@@ -86,7 +87,7 @@ function variable<T>(definition: Variable<T>): Variable<T> {
 /** Every variable the program reads, beside the AWS SDK's own. `.env.example` and the README list the same. */
 export const VARIABLES = {
   REDIS_URL: variable({
-    parse: (text) => (/^rediss?:$/.test(protocolOf(text)) ? new Secret(text) : undefined),
+    parse: parseRedisUrl,
     expected: 'a redis:// or rediss:// address',
     example: 'redis://127.0.0.1:6379',
     default: 'redis://127.0.0.1:6379',
@@ -241,7 +242,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       const { expected, example } = definition;
       mistakes.push({
         variable: name,
-        received: definition.secret ? '[redacted]' : JSON.stringify(text),
+        received: definition.secret ? '[redacted]' : received(text),
         expected,
         example,
       });
@@ -261,7 +262,8 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
   }
 
   const bucket = read('ARCHIVE_BUCKET');
-  if (needs.includes('store') && env['ARCHIVE_BUCKET'] === undefined) {
+  const forcePathStyle = withDefault('S3_FORCE_PATH_STYLE');
+  if (needs.includes('store') && !env['ARCHIVE_BUCKET']) {
     mistakes.push(missing('ARCHIVE_BUCKET', VARIABLES.ARCHIVE_BUCKET.expected));
   }
 
@@ -282,7 +284,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
   if (memoryBudgetBytes < PARTS_HELD * partSizeBytes) {
     mistakes.push({
       variable: 'WORKER_MEMORY_BUDGET',
-      received: JSON.stringify(env['WORKER_MEMORY_BUDGET'] ?? VARIABLES.WORKER_MEMORY_BUDGET.default),
+      received: JSON.stringify(env['WORKER_MEMORY_BUDGET'] || VARIABLES.WORKER_MEMORY_BUDGET.default),
       expected: VARIABLES.WORKER_MEMORY_BUDGET.expected,
       example: `${Math.ceil((PARTS_HELD * partSizeBytes) / MIB)}MiB`,
     });
@@ -296,9 +298,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       ...(sentinels === undefined ? {} : { sentinels }),
       ...(clusterNodes === undefined ? {} : { clusterNodes }),
     },
-    ...(bucket === undefined
-      ? {}
-      : { store: { bucket, partSizeBytes, forcePathStyle: withDefault('S3_FORCE_PATH_STYLE'), ...awsFacts(env) } }),
+    ...(bucket === undefined ? {} : { store: { bucket, partSizeBytes, forcePathStyle, ...awsFacts(env) } }),
     accounts,
     weixin: {
       apiBaseUrls: withDefault('WEIXIN_API_BASE_URL'),
@@ -313,7 +313,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     media: {
       ttlMs: withDefault('MEDIA_TTL_HOURS') * HOUR,
       maxBytes: withDefault('MEDIA_MAX_BYTES'),
-      openId: readOpenIdPolicy(read, mistakes),
+      openId: readOpenIdPolicy(env, read, mistakes),
     },
     worker: {
       concurrency: withDefault('WORKER_CONCURRENCY'),
@@ -378,14 +378,16 @@ function readAccounts(
   return { accounts: [...single, ...file.accounts], envNames: file.envNames };
 }
 
-function readOpenIdPolicy(read: Read, mistakes: ConfigMistake[]): OpenIdPolicy {
+function readOpenIdPolicy(env: Environment, read: Read, mistakes: ConfigMistake[]): OpenIdPolicy {
   const key = read('ARCHIVE_OPEN_ID_KEY');
   const type = read('ARCHIVE_OPEN_ID') ?? (key === undefined ? 'none' : 'hmac');
   if (type !== 'hmac') return { type };
   if (key !== undefined) return { type, key };
-  mistakes.push(
-    missing('ARCHIVE_OPEN_ID_KEY', `${VARIABLES.ARCHIVE_OPEN_ID_KEY.expected}, since ARCHIVE_OPEN_ID is hmac`),
-  );
+  if (!env['ARCHIVE_OPEN_ID_KEY']) {
+    mistakes.push(
+      missing('ARCHIVE_OPEN_ID_KEY', `${VARIABLES.ARCHIVE_OPEN_ID_KEY.expected}, since ARCHIVE_OPEN_ID is hmac`),
+    );
+  }
   return { type: 'none' };
 }
 
@@ -422,6 +424,11 @@ function seconds(defaultValue: string, meaning: string): Variable<number> {
     example: defaultValue,
     default: defaultValue,
   };
+}
+
+/** A wrong value as it may be shown: what stands before an `@` may be a password. */
+function received(text: string): string {
+  return JSON.stringify(text.replace(/^.*@/s, '[redacted]@'));
 }
 
 function protocolOf(text: string): string {
@@ -475,7 +482,8 @@ function list<T>(text: string, parse: (item: string) => T | undefined): T[] | un
 function hostList(text: string): { host: string; port: number }[] | undefined {
   return list(text, (item) => {
     const [, host, port] = /^([^\s:/@]+|\[[0-9a-fA-F:]+\]):(\d{1,5})$/.exec(item) ?? [];
-    return host === undefined ? undefined : { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+    const known = within(Number(port), 1, 65_535);
+    return host === undefined || known === undefined ? undefined : { host: host.replace(/^\[|\]$/g, ''), port: known };
   });
 }
 

@@ -12,6 +12,7 @@ import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
 import { openLanes } from './queue/lane.ts';
 import { closeRedis, connectRedis, untilReady } from './redis/connect.ts';
 import { redisKeys } from './redis/keys.ts';
+import { parseRedisUrl } from './redis/redis-url.ts';
 import { Secret } from './secret.ts';
 import { MINUTE, SECOND } from './time.ts';
 
@@ -71,12 +72,18 @@ export class QueueUnavailableError extends Error {
 
 const DEFAULT_TIMEOUT_MS = 2 * SECOND;
 
-/** Opens a producer. Returns at once and connects in the background. */
+/**
+ * Opens a producer. Returns at once and connects in the background.
+ *
+ * @throws TypeError when `redisUrl` is no such address. It is not repeated, since it may hold a password.
+ */
 export function createMediaProducer(options: MediaProducerOptions): MediaProducer {
   const prefix = options.prefix ?? '{weixin-media}';
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const url = parseRedisUrl(options.redisUrl);
+  if (url === undefined) throw new TypeError('redisUrl: a redis:// or rediss:// address is expected');
   const redis = connectRedis(
-    { url: new Secret(options.redisUrl), prefix, sentinelMaster: '' },
+    { url, prefix, sentinelMaster: '' },
     'hasty',
     'weixin-media:producer',
     options.onError ?? (() => undefined),

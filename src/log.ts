@@ -1,11 +1,12 @@
-import { type DestinationStream, destination, type Logger, pino } from 'pino';
+import { type DestinationStream, destination, type Logger, pino, stdSerializers } from 'pino';
 
 export type { Logger } from 'pino';
 
 /**
  * Makes the log: one JSON object a line, on stderr, so that stdout is for results alone.
  *
- * Secrets need no redaction rules here: they are a type that prints `[redacted]`, and no adapter puts one into a text.
+ * Secrets need no redaction rules here: they are a type that prints `[redacted]`, and no adapter puts one into a text. Of
+ * an error only what is said of it is written: ioredis hangs whole commands onto its own, arguments and all.
  */
 export function createLogger(level: string, component: string): Logger {
   return pino(
@@ -14,9 +15,15 @@ export function createLogger(level: string, component: string): Logger {
       base: { component },
       timestamp: () => `,"time":"${new Date().toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: describeError },
     },
     stderr(),
   );
+}
+
+function describeError(error: Error): object {
+  const { type, message, stack, code } = stdSerializers.err(error) as { code?: unknown } & Record<string, unknown>;
+  return { type, message, stack, code };
 }
 
 /** Written as it comes but never waited for: a reader that is slow, gone or out of space must not stop the worker. */

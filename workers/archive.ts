@@ -9,7 +9,7 @@ import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
 import { FAILURES } from '../src/failure.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
-import { startHealthServer } from '../src/operate/health-server.ts';
+import { type HealthServer, startHealthServer } from '../src/operate/health-server.ts';
 import { logJobEvent } from '../src/operate/job-log.ts';
 import { createMetrics } from '../src/operate/metrics.ts';
 import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
@@ -170,17 +170,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
   // Run
   let ready = false;
-  const health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
-    unhealthy: () =>
-      ready && now() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
-    unready: () => (!ready ? 'starting or stopping' : redis.status === 'ready' ? undefined : 'Redis is not connected'),
-    metrics: () => metrics.render(),
-  }).catch((error: unknown) => {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
-    throw new StartupError(
-      `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
-    );
-  });
+  let health: HealthServer | undefined;
   const startedAt = iso(now());
   const me = { id: workerId, host: hostname(), pid: process.pid, version: VERSION, startedAt, concurrency };
   const beat = setInterval(() => {
@@ -190,6 +180,18 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   }, HEARTBEAT_MS);
 
   try {
+    health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
+      unhealthy: () =>
+        ready && now() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
+      unready: () =>
+        !ready ? 'starting or stopping' : redis.status === 'ready' ? undefined : 'Redis is not connected',
+      metrics: () => metrics.render(),
+    }).catch((error: unknown) => {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
+      throw new StartupError(
+        `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
+      );
+    });
     await checkRedis();
     await checkStore();
     checkAccounts();
@@ -219,7 +221,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     clearInterval(beat);
     locks.stop();
     await within(CLOSE_TIMEOUT_MS, Promise.all([throughput.flush(), fleet.leave(workerId)]));
-    await within(CLOSE_TIMEOUT_MS, Promise.all([http.close(), videos.close(), health.close(), lanes.close()]));
+    await within(CLOSE_TIMEOUT_MS, Promise.all([http.close(), videos.close(), health?.close(), lanes.close()]));
     s3.destroy();
     blocking.disconnect();
     await closeRedis(redis);

@@ -53,7 +53,7 @@ export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, n
       if (!before.ok) return before.failure;
       const written = await write(key, before.value === undefined ? letter : continued(before.value, letter), signal);
       if (!written.ok) return written.failure;
-      await index.add(summaryOf(jobId, key, letter));
+      await index.add(summaryOf(jobId, key, written.value));
       return undefined;
     },
 

@@ -28,7 +28,12 @@ export const mediaJobSchema = z.strictObject({
     .strictObject({ messageId: z.string().min(1).max(128).optional(), openId: z.string().min(1).max(128).optional() })
     .optional(),
   labels: z
-    .record(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/), z.string().max(256))
+    .record(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/), z.string().max(256), {
+      error: ({ code }) =>
+        code === 'invalid_key'
+          ? 'a label is named by 1 to 64 characters of A-Z, a-z, 0-9, "_", "." and "-"'
+          : undefined,
+    })
     .refine((labels) => Object.keys(labels).length <= 16, 'at most 16 labels')
     .optional(),
 });

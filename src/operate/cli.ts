@@ -10,7 +10,7 @@ import {
   processEnvironment,
 } from '../config.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
-import { FAILURES } from '../failure.ts';
+import { FAILURES, FailureError } from '../failure.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
 import { CommandError, EXIT } from './command-error.ts';
@@ -161,7 +161,7 @@ function filtered(command: Command): Command {
     .option('--errcode <n>', "with this errcode of WeChat's", wholeNumber)
     .option('--since <time>', 'died at or after: ISO-8601, or 90min, 24h, 7d ago', instant)
     .option('--until <time>', 'died at or before', instant)
-    .option('--limit <n>', 'at most so many', positiveNumber);
+    .option('--limit <n>', 'at most so many', positiveWholeNumber);
 }
 
 function recorded(command: Command): Command {
@@ -205,6 +205,12 @@ function positiveNumber(text: string): number {
   return value;
 }
 
+function positiveWholeNumber(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 1) throw new InvalidArgumentError('a whole number above 0 is expected');
+  return value;
+}
+
 function oneOf(words: readonly string[]): (text: string) => string {
   return (text) => {
     if (!words.includes(text)) throw new InvalidArgumentError(`expected one of ${words.join(', ')}`);
@@ -235,8 +241,18 @@ function explain(error: unknown, output: Output): number {
     output.note(error.message);
     return error.exitCode;
   }
+  if (error instanceof FailureError) {
+    const { code, detail } = error.failure;
+    output.note(`${code}${detail === undefined ? '' : ` (${detail})`}: ${FAILURES[code].hint}`);
+    return EXIT.failed;
+  }
   output.note(error instanceof Error ? `unexpected: ${error.stack ?? error.message}` : `unexpected: ${String(error)}`);
   return EXIT.failed;
 }
 
+// Whoever reads our results may stop early, as `head` does: nobody is left to work for.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(EXIT.failed);
+});
 process.exitCode = await main(process.argv);

@@ -1,13 +1,14 @@
 import type { Config, ConfigWithStore } from '../config.ts';
 import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
-import { FAILURES } from '../failure.ts';
+import { FAILURES, FailureError } from '../failure.ts';
 import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
+import { laneOf } from '../queue/lane.ts';
 import { replay, type SkipReason } from '../queue/replay.ts';
 import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { findDeadLetterKey } from './find-dead-letter.ts';
-import { openQueue, openStore } from './open-queue.ts';
+import { type OpenQueue, openQueue, openStore } from './open-queue.ts';
 import { type Output, table } from './output.ts';
 import { steadyPace } from './steady-pace.ts';
 
@@ -149,7 +150,7 @@ export async function discardDeadLetters(
     const letter = await opened.deadLetters.read(key, signal);
     const trouble = !letter.ok
       ? letter.failure
-      : letter.value === undefined
+      : letter.value === undefined || letter.value.status === 'resolved' || letter.value.status === 'discarded'
         ? await queue.deadLetterIndex.remove(jobId)
         : await opened.deadLetters.discard(jobId, key, letter.value, { by: options.by, reason: options.note }, signal);
     if (trouble === undefined) discarded += 1;
@@ -176,7 +177,7 @@ export async function rebuildDeadLetters(config: ConfigWithStore, output: Output
   await using queue = await openQueue(config);
   using opened = openStore(config.store, queue.deadLetterIndex);
   using progress = output.progress('rebuild', 0);
-  const sums = { letters: 0, open: 0, unreadable: 0 };
+  const sums = { letters: 0, open: 0, unreadable: 0, gone: 0 };
   for await (const { key } of opened.store.list(DEAD_LETTER_PREFIX, AbortSignal.timeout(24 * 60 * 60_000))) {
     const signal = AbortSignal.timeout(60_000);
     sums.letters += 1;
@@ -191,14 +192,32 @@ export async function rebuildDeadLetters(config: ConfigWithStore, output: Output
     }
     const job = parseMediaJob(letter.job, Date.now());
     const jobId = job.ok ? mediaJobId(job.job) : letter.mediaId;
-    if (letter.status === 'open') {
+    const lost = letter.status === 'replayed' && job.ok && !(await isKnown(queue, job.job.appId, jobId));
+    if (letter.status === 'open' || lost) {
       await queue.deadLetterIndex.add(summaryOf(jobId, key, letter));
       sums.open += 1;
     } else await queue.deadLetterIndex.remove(jobId);
   }
+  for await (const { jobId, key } of queue.deadLetterIndex.list({})) {
+    const letter = await opened.store.head(key, AbortSignal.timeout(60_000));
+    if (!letter.ok) throw new FailureError(letter.failure);
+    if (letter.value !== undefined) continue;
+    await queue.deadLetterIndex.remove(jobId);
+    sums.gone += 1;
+  }
   progress.stop();
-  output.result(sums, () => `${sums.letters} letters in the bucket, ${sums.open} open, ${sums.unreadable} unreadable`);
+  output.result(
+    sums,
+    () =>
+      `${sums.letters} letters in the bucket, ${sums.open} open, ${sums.unreadable} unreadable; ${sums.gone} listed without a letter`,
+  );
   return sums.unreadable === 0 ? EXIT.done : EXIT.failed;
+}
+
+/** True while a replayed media waits, runs or is archived. If not, its job has been lost with Redis or by a crash. */
+async function isKnown({ lanes, markers }: OpenQueue, appId: string, jobId: string): Promise<boolean> {
+  const [job, [archivedKey]] = await Promise.all([lanes.lane(laneOf(appId)).peek(jobId), markers.find([jobId])]);
+  return job !== undefined || archivedKey !== undefined;
 }
 
 /** Collects the letters first, so that those that come meanwhile are not concerned. An empty filter must be meant. */

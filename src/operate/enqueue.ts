@@ -1,11 +1,11 @@
 import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
 import type { Config } from '../config.ts';
 import { MEDIA_KINDS } from '../media/kind.ts';
 import { iso } from '../time.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { type OpenQueue, openQueue } from './open-queue.ts';
 import type { Output } from './output.ts';
+import { textLines } from './text-lines.ts';
 
 export interface EnqueueOptions {
   readonly kind?: string;
@@ -94,17 +94,18 @@ function* jobsOfArguments(
 
 async function* jobsOfFile(file: string): AsyncGenerator<Entry> {
   const input = file === '-' ? process.stdin : createReadStream(file);
-  let failed: Error | undefined;
-  input.once('error', (error: Error) => {
-    failed = error;
-  });
-  let line = 0;
-  for await (const text of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
-    line += 1;
-    if (text.trim() === '') continue;
-    yield { where: `line ${line}`, job: text.length > MAX_LINE_LENGTH ? undefined : parseLine(text) };
+  for await (const { number, text } of textLines(readable(input, file), MAX_LINE_LENGTH)) {
+    if (text?.trim() === '') continue;
+    yield { where: `line ${number}`, job: text === undefined ? undefined : parseLine(text) };
   }
-  if (failed !== undefined) throw new CommandError(`${file} can't be read: ${failed.message}`);
+}
+
+async function* readable(input: AsyncIterable<Uint8Array>, file: string): AsyncGenerator<Uint8Array> {
+  try {
+    yield* input;
+  } catch (error) {
+    throw new CommandError(`${file} can't be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
 }
 
 /** A line that is no JSON is no job: the door says so. */

@@ -13,8 +13,11 @@ export async function findDeadLetterKey(
   mediaId: string,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const summary = await index.get(`${appId}-${mediaId}`);
-  if (summary !== undefined) return summary.key;
+  // What was no MediaJob goes by the id that it had in the queue.
+  for (const jobId of [`${appId}-${mediaId}`, mediaId]) {
+    const summary = await index.get(jobId);
+    if (summary?.appId === appId) return summary.key;
+  }
   let newest: string | undefined;
   for await (const { key } of store.list(`${DEAD_LETTER_PREFIX}app=${appId}/`, signal)) {
     if (key.endsWith(`/${mediaId}.json`)) newest = key;

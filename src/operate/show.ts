@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import { deadlineOf } from '../media/deadline.ts';
+import { appIdSchema } from '../media/media-job.ts';
 import { laneOf } from '../queue/lane.ts';
 import { parseStoredJob } from '../queue/stored-job.ts';
 import { iso } from '../time.ts';
@@ -19,6 +20,8 @@ const STATES: Readonly<Record<string, string>> = {
 
 /** `show <appId> <mediaId>`: where a media is and what has happened to it. Exit 1 when nothing is known of it. */
 export async function show(config: Config, appId: string, mediaId: string, output: Output): Promise<number> {
+  if (!appIdSchema.safeParse(appId).success)
+    throw new CommandError(`${appId} is no appId: "wx" and 16 hexadecimal digits`, EXIT.usage);
   await using queue = await openQueue(config);
   const id = `${appId}-${mediaId}`;
   const signal = AbortSignal.timeout(60_000);

@@ -137,7 +137,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const known = served.get(name);
     if (known !== undefined) return known;
     const state: Served = {
-      lane: lanes.lane(name),
+      // Asked for each time: a lane whose connection broke as it was opened is opened anew.
+      get lane() {
+        return lanes.lane(name);
+      },
       appId: appOfLane(name),
       ready: true,
       nextAt: undefined,

@@ -128,19 +128,32 @@ export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEv
     // A job whose worker died is never given up for that: its deadline decides.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
   };
-  const root = createRedisBackend(INBOX_LANE, options);
-  root.on('error', () => undefined);
   const lanes = new Map<string, Lane>();
+  let root: IQueueBackend | undefined;
+
+  /** BullMQ asks a Redis once what it can do. If the connection breaks just then, that backend fails for good. */
+  function openRoot(): IQueueBackend {
+    const opened = createRedisBackend(INBOX_LANE, options);
+    opened.on('error', () => undefined);
+    opened.waitUntilReady().catch(async () => {
+      if (root !== opened) return;
+      root = undefined;
+      lanes.clear();
+      await opened.close().catch(() => undefined);
+    });
+    return opened;
+  }
 
   return {
     lane: (name) => {
       const known = lanes.get(name);
       if (known !== undefined) return known;
+      root ??= openRoot();
       const opened = openLane(redis, root, name, options);
       lanes.set(name, opened);
       return opened;
     },
-    close: () => root.close(),
+    close: async () => root?.close(),
   };
 }
 

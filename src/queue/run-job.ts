@@ -9,7 +9,7 @@ import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
 import { type Clock, iso, type Random } from '../time.ts';
 import type { ArchivedMarkers } from './archived-marker.ts';
 import type { Door } from './door.ts';
-import { passedTheGate, runsBehindGate } from './gate-rules.ts';
+import { isGateReason, passedTheGate, runsBehindGate } from './gate-rules.ts';
 import type { Gates } from './gates.ts';
 import type { ObserveJob } from './job-events.ts';
 import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
@@ -111,9 +111,12 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (!found.ok) return settleFailure(held, found.failure, startedAt, signal);
     if (found.value !== undefined) return settle.archived(held, found.value, startedAt, signal);
     const lost = failure('worker-lost');
-    if (losses % LOST_BEFORE_PAUSE === 0) return settleFailure(held, lost, startedAt, signal);
-    const ledger = withAttempt(held.ledger, attemptRecord(startedAt, startedAt, lost));
-    return run({ ...held, ledger }, startedAt, signal);
+    const record = attemptRecord(startedAt, startedAt, lost);
+    // Also those that nobody lived to write down, or one job would be held up for each of them.
+    let { ledger } = held;
+    for (let unseen = losses - seenTo; unseen > 1; unseen -= 1) ledger = withAttempt(ledger, record);
+    if (losses % LOST_BEFORE_PAUSE === 0) return settleFailure({ ...held, ledger }, lost, startedAt, signal);
+    return run({ ...held, ledger: withAttempt(ledger, record) }, startedAt, signal);
   }
 
   async function run(held: HeldJob, startedAt: number, signal: AbortSignal): Promise<void> {
@@ -147,8 +150,9 @@ export function createRunJob(parts: RunJobParts): RunJob {
     });
     const facts = { job, failure: cause, durationMs: now() - startedAt, attempt: attempts.length };
 
-    if (outcome.outcome === 'wait') {
-      const { gate, wasOpen } = await gates.close(appId, outcome.reason, cause);
+    // Also when the media is given up for it: the next one would meet the same.
+    if (isGateReason(cause.code)) {
+      const { gate, wasOpen } = await gates.close(appId, cause.code, cause);
       if (wasOpen) observe({ type: 'gate-closed', gate });
     } else if (passedTheGate(cause.code)) {
       await openGate(appId);
@@ -238,8 +242,17 @@ export function createRunJob(parts: RunJobParts): RunJob {
   }
 }
 
+/** Names under which other programs may have put an openId. */
+const OPEN_ID_NAME = /^(open_?id|from_?user_?name)$/i;
+/** The same in a text that is no JSON. */
+const OPEN_ID_IN_TEXT = /(\b(?:open_?id|from_?user_?name)\b(?:\W|CDATA){1,20})[\w-]+/gi;
+
 /** An invalid payload as it is kept: bounded, and without an openId, since no policy could be applied to it. */
 function keptPayload(payload: unknown): unknown {
-  const text = JSON.stringify(payload, (key, value: unknown) => (key === 'openId' ? '[removed]' : value)) ?? 'null';
+  const text =
+    JSON.stringify(payload, (name, value: unknown) => {
+      if (OPEN_ID_NAME.test(name)) return '[removed]';
+      return typeof value === 'string' ? value.replace(OPEN_ID_IN_TEXT, '$1[removed]') : value;
+    }) ?? 'null';
   return text.length <= MAX_INVALID_PAYLOAD ? (JSON.parse(text) as unknown) : `${text.slice(0, MAX_INVALID_PAYLOAD)}…`;
 }

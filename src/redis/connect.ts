@@ -54,7 +54,13 @@ export function connectRedis(
     // A master that became a replica answers READONLY: reconnect, and send the command again to the new master.
     reconnectOnError: (error: Error) => (error.message.startsWith('READONLY') ? 2 : false),
   });
-  client.on('error', onError);
+  // BullMQ adds to this number, so it can't be 0: any count of callers may wait for the connection.
+  client.setMaxListeners(Number.POSITIVE_INFINITY);
+  client.on('error', (error: Error) => {
+    // ioredis hangs the refused command onto the error, arguments and all: AUTH with its password.
+    Reflect.deleteProperty(error, 'command');
+    onError(error);
+  });
   return client;
 }
 
@@ -84,11 +90,12 @@ function open(config: RedisConfig, options: CommonOptions): RedisClient {
       clusterRetryStrategy: retryStrategy,
     });
   }
+  const db = databaseOf(url);
   if (config.sentinels !== undefined) {
-    return new Redis({ ...options, ...login, sentinels: [...config.sentinels], name: config.sentinelMaster });
+    return new Redis({ ...options, ...login, db, sentinels: [...config.sentinels], name: config.sentinelMaster });
   }
   const host = url.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1';
-  return new Redis({ ...options, ...login, host, port: Number(url.port || 6379), db: databaseOf(url) });
+  return new Redis({ ...options, ...login, host, port: Number(url.port || 6379), db });
 }
 
 function databaseOf(url: URL): number {

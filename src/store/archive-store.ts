@@ -78,7 +78,7 @@ export interface ArchiveStore {
   /** Lists in key order, a page at a time. @throws FailureError */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject>;
 
-  /** Reads a small JSON document; `undefined` when there is none. */
+  /** Reads a small JSON document; `undefined` when there is none, `null` when it is no JSON. */
   readJson(key: string, signal: AbortSignal): Promise<Result<unknown>>;
   /** Writes or overwrites a small JSON document. */
   writeJson(key: string, document: unknown, signal: AbortSignal): Promise<Result<void>>;

@@ -196,7 +196,7 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
           throw new FailureError({ code: 'store-refused', detail: `${key} is not one of ours` });
         chunks.push(chunk);
       }
-      return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown;
+      return jsonOf(Buffer.concat(chunks).toString('utf8'));
     });
   }
 
@@ -234,6 +234,14 @@ async function attempt<T>(signal: AbortSignal, run: () => Promise<T>): Promise<R
   } catch (error) {
     signal.throwIfAborted();
     return { ok: false, failure: error instanceof FailureError ? error.failure : classifyStoreError(error) };
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
 }
 

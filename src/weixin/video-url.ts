@@ -2,11 +2,13 @@ import { Agent, type Dispatcher } from 'undici';
 import { type TimeLimit, timeLimit } from '../abort.ts';
 import { FailureError, fail, type Result } from '../failure.ts';
 import { extensionOfDisposition, isTextType, mimeOf } from '../media/media-type.ts';
-import { looksLikeMarkup, SNIFF_BYTES, sniffType } from '../media/sniff.ts';
+import { looksLikeMarkup, sniffType } from '../media/sniff.ts';
 import { decodeBody, textOf } from './decoded-body.ts';
+import { parseWeixinJson } from './error-reply.ts';
 import { agentOptions, classifyHttpError, type WeixinTimeouts } from './http.ts';
 import { checkLength, type MediaBody, peekBody } from './media-body.ts';
 import { AddressRefusedError, publicConnector } from './public-address.ts';
+import { bytesToClassify } from './reply.ts';
 
 const MAX_REDIRECTS = 3;
 
@@ -72,12 +74,13 @@ export function createVideoDownloader({ timeouts, maxBytes, allowHosts }: VideoD
     }
     const { body, contentLength } = decodeBody(response);
     try {
-      const peeked = await peekBody(body, () => SNIFF_BYTES, limit);
+      const peeked = await peekBody(body, bytesToClassify, limit);
       const declaredType = mimeOf(textOf(response.headers['content-type']));
       const sniffed = await sniffType(peeked.head);
       if (
         peeked.head.byteLength === 0 ||
         looksLikeMarkup(peeked.head) ||
+        (peeked.complete && parseWeixinJson(peeked.head) !== undefined) ||
         (sniffed === undefined && isTextType(declaredType))
       ) {
         peeked.discard();
