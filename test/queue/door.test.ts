@@ -1,0 +1,247 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { startRedisServer } from '../../src/demo/redis-server.ts';
+import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
+import { type OpenIdPolicy, pseudonymOf } from '../../src/media/open-id.ts';
+import { createArchivedMarkers } from '../../src/queue/archived-marker.ts';
+import { createDoor, type Door, type DoorOptions } from '../../src/queue/door.ts';
+import { type Lane, type Lanes, laneOf, openLanes } from '../../src/queue/lane.ts';
+import { closeRedis, connectRedis, type RedisClient, untilReady } from '../../src/redis/connect.ts';
+import { redisKeys } from '../../src/redis/keys.ts';
+import { Secret } from '../../src/secret.ts';
+import { HOUR, MINUTE } from '../../src/time.ts';
+import { testClock } from '../support/clock.ts';
+import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
+import { redisExecutable, takeOne, testDoor, testLanes } from '../support/queue.ts';
+import { openTestRedis, type TestRedis } from '../support/redis.ts';
+import { dumpRedis } from '../support/stack.ts';
+import { openBreakingWire } from './breaking-wire.ts';
+
+const clock = testClock();
+let corner: TestRedis;
+let lanes: Lanes;
+let lane: Lane;
+let door: Door;
+
+beforeEach(async () => {
+  corner = await openTestRedis();
+  lanes = testLanes(corner);
+  lane = lanes.lane(laneOf(APP_ID));
+  door = testDoor(corner, lanes, clock);
+});
+
+afterEach(async () => {
+  await lanes.close();
+  await corner[Symbol.asyncDispose]();
+});
+
+/** A door of another process. */
+function anotherDoor(more: Partial<DoorOptions> = {}): Door {
+  return testDoor(corner, testLanes(corner), clock, { redis: corner.connect(), ...more });
+}
+
+const ACCEPTED = { accepted: 1, duplicates: 0, rejected: [] };
+const DUPLICATE = { accepted: 0, duplicates: 1, rejected: [] };
+
+describe('a media that is new', () => {
+  test('lies in the lane of its app, as it was handed in, by its deadline', async () => {
+    const job = testJob({ receivedAt: '2026-06-15T11:00:00Z', labels: { shop: '7' } });
+    expect(await door.admit([job])).toEqual(ACCEPTED);
+    const taken = await takeOne(lane);
+    expect(taken).toMatchObject({ id: mediaJobId(job), priority: 48_516 });
+    expect(JSON.parse(taken.data)).toEqual(job);
+  });
+
+  test('tells the fleet of its app', async () => {
+    await door.admit([testJob(), testJob({ appId: OTHER_APP_ID })]);
+    expect((await corner.redis.smembers(corner.keys.lanes)).toSorted()).toEqual([APP_ID, OTHER_APP_ID]);
+  });
+
+  test('that is about to expire goes before one that came earlier', async () => {
+    const [young, old] = [testJob(), testJob({ receivedAt: '2026-06-12T13:00:00Z' })];
+    await door.admit([young]);
+    await door.admit([old]);
+    expect((await takeOne(lane)).id).toBe(mediaJobId(old));
+  });
+
+  test('is another media in another app, and as another variant', async () => {
+    const job = testJob({ kind: 'voice' });
+    const others: MediaJob[] = [job, { ...job, variant: 'hd-voice' }, { ...job, appId: OTHER_APP_ID }];
+    expect(await door.admit(others)).toEqual({ accepted: 3, duplicates: 0, rejected: [] });
+  });
+});
+
+describe('a second push of a media', () => {
+  let job: MediaJob;
+  beforeEach(async () => {
+    job = testJob();
+    await door.admit([job]);
+  });
+
+  /** The state of the queue must be the same after the push as before. */
+  async function pushAgain(): Promise<void> {
+    const before = [await lane.counts(), await lane.peek(mediaJobId(job))];
+    for (const each of [door, anotherDoor()]) {
+      expect(await each.admit([{ ...job, labels: { push: 'second' } }])).toEqual(DUPLICATE);
+    }
+    expect([await lane.counts(), await lane.peek(mediaJobId(job))]).toEqual(before);
+  }
+
+  test('that is waiting does nothing', pushAgain);
+
+  test('that is running does nothing', async () => {
+    await takeOne(lane);
+    await pushAgain();
+  });
+
+  test('that waits for its next try does nothing', async () => {
+    await lane.delay(await takeOne(lane), { ...job, ledger: { attempts: [] } }, Date.now() + HOUR);
+    await pushAgain();
+  });
+
+  test('that is archived does nothing', async () => {
+    const markers = createArchivedMarkers(corner.redis, corner.keys, clock.now);
+    await markers.mark(mediaJobId(job), { key: 'k' }, clock.now() + HOUR);
+    await lane.complete(await takeOne(lane));
+    await pushAgain();
+  });
+
+  test('that is a dead letter does nothing', async () => {
+    await corner.redis.zadd(corner.keys.deadByTime, clock.now(), mediaJobId(job));
+    await lane.fail(await takeOne(lane), 'media-expired');
+    await pushAgain();
+  });
+
+  test('of which nothing is known any more is accepted again', async () => {
+    await lane.complete(await takeOne(lane));
+    expect(await door.admit([job])).toEqual(ACCEPTED);
+  });
+});
+
+describe('one call', () => {
+  test('takes what is right, drops what is double and tells what is wrong, each at its place', async () => {
+    const [known, fresh] = [testJob(), testJob()];
+    await door.admit([known]);
+    expect(await door.admit([fresh, null, known, fresh, testJob({ mediaId: 'a:b' })])).toEqual({
+      accepted: 1,
+      duplicates: 2,
+      rejected: [
+        { index: 1, mistakes: [expect.stringMatching(/^job: /)] },
+        { index: 4, mistakes: [expect.stringMatching(/^mediaId: /)] },
+      ],
+    });
+    expect((await lane.counts()).waiting).toBe(2);
+  });
+
+  test('of nothing does nothing', async () => {
+    expect(await door.admit([])).toEqual({ accepted: 0, duplicates: 0, rejected: [] });
+  });
+
+  test('takes thousands, over several apps, and the same ones again without effect', async () => {
+    const jobs = Array.from({ length: 2_600 }, (_, index) =>
+      testJob({ appId: index % 4 === 0 ? OTHER_APP_ID : APP_ID }),
+    );
+    expect(await door.admit(jobs)).toEqual({ accepted: 2_600, duplicates: 0, rejected: [] });
+    expect(await anotherDoor().admit(jobs)).toEqual({ accepted: 0, duplicates: 2_600, rejected: [] });
+    expect((await lane.counts()).waiting).toBe(1_950);
+    expect((await lanes.lane(laneOf(OTHER_APP_ID)).counts()).waiting).toBe(650);
+  });
+
+  test('refuses an app that is not configured, where the door knows the apps', async () => {
+    const strict = anotherDoor({ apps: new Set([APP_ID]) });
+    const { accepted, rejected } = await strict.admit([testJob(), testJob({ appId: OTHER_APP_ID })]);
+    expect(accepted).toBe(1);
+    expect(rejected).toEqual([{ index: 1, mistakes: [`appId: ${OTHER_APP_ID} is not configured`] }]);
+    expect(await corner.redis.smembers(corner.keys.lanes)).toEqual([APP_ID]);
+  });
+});
+
+test('doors that race each other with the same media queue it once', async () => {
+  const jobs = Array.from({ length: 50 }, () => testJob());
+  const doors = Array.from({ length: 6 }, () => anotherDoor());
+  const admissions = await Promise.all(doors.flatMap((each) => [each.admit(jobs), each.admit(jobs.toReversed())]));
+  expect((await lane.counts()).waiting).toBe(50);
+  for (const { accepted, duplicates } of admissions) expect(accepted + duplicates).toBe(50);
+  expect(admissions.reduce((sum, { accepted }) => sum + accepted, 0)).toBeGreaterThanOrEqual(50);
+});
+
+describe('the openId of a sender', () => {
+  const openId = 'oSENDERwhoseNameMustNotLeak';
+  const key = new Secret('operator key');
+  const policies: [OpenIdPolicy, string | undefined][] = [
+    [{ type: 'none' }, undefined],
+    [{ type: 'hmac', key }, pseudonymOf(APP_ID, openId, key)],
+  ];
+
+  test.each(policies)('never reaches Redis by the policy %o', async (policy, kept) => {
+    const strict = anotherDoor({ openId: policy });
+    const job = testJob({ source: { openId, messageId: '1' } });
+    await strict.admit([job, { ...testJob(), openId }, testJob({ mediaId: `${openId}:` }), testJob({ appId: openId })]);
+    await strict.admit([job]);
+    expect(await dumpRedis(corner.redis)).not.toContain(openId);
+    const stored = JSON.parse((await lane.peek(mediaJobId(job)))?.data ?? '') as MediaJob;
+    expect(stored.source).toEqual(kept === undefined ? { messageId: '1' } : { messageId: '1', openId: kept });
+  });
+});
+
+describe('an enqueue that fails', () => {
+  test('because Redis is full rejects, and the same media is accepted once there is room', async () => {
+    await using parts = new AsyncDisposableStack();
+    const directory = await mkdtemp(join(tmpdir(), 'weixin-media-door-'));
+    parts.defer(() => rm(directory, { recursive: true, force: true }));
+    const server = parts.use(await startRedisServer(redisExecutable(), { directory, appendOnly: false }));
+    const prefix = '{full}';
+    const redis = hasty(server.url, prefix);
+    parts.defer(() => closeRedis(redis));
+    await untilReady(redis, AbortSignal.timeout(30_000));
+    const own = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
+    const options = { redis, keys: redisKeys(prefix), lanes: own, mediaTtlMs: 72 * HOUR, now: clock.now };
+    const full = createDoor({ ...options, openId: { type: 'none' } });
+    const job = testJob();
+
+    await full.admit([testJob()]);
+    await redis.config('SET', 'maxmemory', '1');
+    await expect(full.admit([job])).rejects.toThrow(/OOM/);
+    await expect(full.admit([testJob({ appId: OTHER_APP_ID })])).rejects.toThrow(/OOM/);
+    await redis.config('SET', 'maxmemory', '0');
+
+    expect(await full.admit([job])).toEqual(ACCEPTED);
+    expect(await full.admit([job])).toEqual(DUPLICATE);
+    expect(await full.admit([testJob({ appId: OTHER_APP_ID })])).toEqual(ACCEPTED);
+    expect(await redis.smembers(redisKeys(prefix).lanes)).toContain(OTHER_APP_ID);
+    expect((await own.lane(laneOf(APP_ID)).counts()).waiting).toBe(2);
+    await own.close();
+  });
+
+  const breaks = [1, 2, 3].flatMap((message) => [true, false].map((delivered) => ({ message, delivered })));
+
+  test.each(breaks)(
+    'because the connection breaks at message $message (delivered: $delivered) keeps neither that media nor the next out',
+    async ({ message, delivered }) => {
+      await using wire = await openBreakingWire(corner.url);
+      const redis = hasty(wire.url, corner.prefix);
+      const shaky = testDoor(corner, testLanes(corner, redis), clock, { redis });
+      const job = testJob();
+      await untilReady(redis, AbortSignal.timeout(30_000));
+      wire.breakAt(message, delivered);
+      const admitted = await shaky.admit([job]).catch(() => undefined);
+      // Whatever was promised is there, and whatever was not may be handed in again.
+      expect(admitted === undefined).toBe(wire.mend());
+      if (admitted !== undefined) expect((await lane.counts()).waiting).toBe(1);
+
+      await untilReady(redis, AbortSignal.timeout(30_000));
+      const { accepted, duplicates } = await shaky.admit([job, testJob()]);
+      expect(accepted + duplicates).toBe(2);
+      expect((await lane.counts()).waiting).toBe(2);
+      expect(await corner.redis.smembers(corner.keys.lanes)).toEqual([APP_ID]);
+      redis.disconnect();
+    },
+  );
+});
+
+/** A connection as a producer has it. */
+function hasty(url: string, prefix: string): RedisClient {
+  return connectRedis({ url: new Secret(url), prefix, sentinelMaster: '' }, 'hasty', 'test', () => undefined);
+}

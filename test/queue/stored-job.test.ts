@@ -1,0 +1,121 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { type AttemptRecord, attemptRecord } from '../../src/archive/attempt-record.ts';
+import { FAILURES, type FailureCode, failure } from '../../src/failure.ts';
+import { type Ledger, parseStoredJob, storedJobData, withAttempt } from '../../src/queue/stored-job.ts';
+import { testJob } from '../support/jobs.ts';
+
+const codes = Object.keys(FAILURES) as FailureCode[];
+const texts = fc.string({ unit: 'grapheme' });
+const maybe = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(value, { nil: undefined });
+
+const records: fc.Arbitrary<AttemptRecord> = fc
+  .record({
+    startedAt: fc.integer({ min: 1.7e12, max: 2.4e12 }),
+    durationMs: fc.nat(1e7),
+    code: fc.constantFrom(...codes),
+    errcode: maybe(fc.integer()),
+    errmsg: maybe(texts),
+    rid: maybe(texts),
+    httpStatus: maybe(fc.nat(599)),
+    detail: maybe(texts),
+  })
+  .map(({ startedAt, durationMs, code, ...facts }) =>
+    attemptRecord(startedAt, startedAt + durationMs, failure(code, facts)),
+  );
+
+const ledgers: fc.Arbitrary<Ledger> = fc
+  .record({
+    attempts: fc.array(records, { maxLength: 10 }),
+    verdict: maybe(fc.record({ reason: fc.constantFrom(...codes), diedAt: texts }).map((verdict) => verdict)),
+    replayed: maybe(fc.boolean()),
+  })
+  .map(({ attempts, verdict, replayed }) => ({
+    attempts,
+    ...(verdict === undefined ? {} : { verdict }),
+    ...(replayed === undefined ? {} : { replayed }),
+  }));
+
+function record(number: number): AttemptRecord {
+  return { at: new Date(number * 60_000).toISOString(), durationMs: number, failure: 'weixin-busy' };
+}
+
+function attemptsAfter(count: number): readonly AttemptRecord[] {
+  let ledger: Ledger = { attempts: [] };
+  for (let number = 0; number < count; number += 1) ledger = withAttempt(ledger, record(number));
+  return ledger.attempts;
+}
+
+test('a job comes back from Redis as it was written', () => {
+  fc.assert(
+    fc.property(ledgers, (ledger) => {
+      const stored = { job: testJob({ labels: { shop: '7' }, source: { messageId: '1' } }), ledger };
+      expect(parseStoredJob(JSON.stringify(storedJobData(stored)))).toEqual({ ok: true, stored });
+    }),
+  );
+});
+
+test('a job that no worker has touched yet has an empty history', () => {
+  const job = testJob();
+  expect(parseStoredJob(JSON.stringify(job))).toEqual({ ok: true, stored: { job, ledger: { attempts: [] } } });
+});
+
+describe('what is no job', () => {
+  test.each([
+    ['nothing', '', /^job: is not JSON$/],
+    ['half a document', '{"v":1,', /^job: is not JSON$/],
+    ['null', 'null', /^job: /],
+    ['a list', '[]', /^job: /],
+    ['another job', '{"to":"somebody"}', /^v: /],
+    [
+      'a job with a field too many',
+      JSON.stringify({ ...testJob(), priority: 1 }),
+      /^job: Unrecognized key: "priority"$/,
+    ],
+    ['a history of another kind', JSON.stringify({ ...testJob(), ledger: 7 }), /^ledger: /],
+    [
+      'a verdict that nobody knows',
+      JSON.stringify({ ...testJob(), ledger: { attempts: [], verdict: { reason: 'boredom', diedAt: '' } } }),
+      /^ledger\.verdict\.reason: /,
+    ],
+    [
+      'a verdict by a word of JavaScript',
+      JSON.stringify({ ...testJob(), ledger: { verdict: { reason: 'constructor', diedAt: '' } } }),
+      /^ledger\.verdict\.reason: /,
+    ],
+  ])('%s is told by its first mistake', (_name, data, mistake) => {
+    const parsed = parseStoredJob(data);
+    expect(parsed.ok).toBe(false);
+    if (!parsed.ok) expect(parsed.mistakes[0]).toMatch(mistake);
+  });
+
+  test('is never an exception, whatever lies there', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.json()), (data) => {
+        const parsed = parseStoredJob(data);
+        if (!parsed.ok) expect(parsed.mistakes.length).toBeGreaterThan(0);
+      }),
+    );
+  });
+});
+
+describe('a long history', () => {
+  test('up to 200 attempts is kept whole', () => {
+    expect(attemptsAfter(200)).toEqual(Array.from({ length: 200 }, (_, number) => record(number)));
+  });
+
+  test.each([201, 202, 500, 1_000])('of %i attempts keeps its beginning and its end', (count) => {
+    const attempts = attemptsAfter(count);
+    const numbers = attempts.map(({ durationMs }) => durationMs);
+    const first = Array.from({ length: 20 }, (_, number) => number);
+    const last = Array.from({ length: 180 }, (_, number) => count - 180 + number);
+    expect(numbers).toEqual([...first, ...last]);
+  });
+
+  test('adds to nothing but the attempts', () => {
+    const verdict = { reason: 'media-expired' as const, diedAt: '2026-06-15T12:00:00Z' };
+    const before: Ledger = { attempts: [record(1)], verdict, replayed: true };
+    expect(withAttempt(before, record(2))).toEqual({ ...before, attempts: [record(1), record(2)] });
+    expect(before.attempts).toEqual([record(1)]);
+  });
+});
