@@ -2,7 +2,7 @@ import { FailureError, fail, failure, type Result } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
 import type { ArchiveStore, WriteReceipt } from '../store/archive-store.ts';
 import { PARTS_HELD } from '../store/archive-store.ts';
-import { mediaKey } from '../store/object-keys.ts';
+import { mediaKey, mediaKeyStem } from '../store/object-keys.ts';
 import { type Clock, iso } from '../time.ts';
 import type { MediaBody } from '../weixin/media-body.ts';
 import type { WeixinClient } from '../weixin/weixin-client.ts';
@@ -84,6 +84,8 @@ async function store(
     const metadata = metadataOf(job, body, archivedAt, digest.sha256);
     receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest }, signal);
   } else {
+    // What an earlier attempt could not take back because the store was out of reach.
+    await parts.store.abandonUploads(`${mediaKeyStem(job)}.`, signal);
     const metadata = metadataOf(job, body, archivedAt);
     receipt = await parts.store.writeStream(
       { ...named, metadata, chunks: heldThenRest(held.bytes, chunks), digest: stream.digest },

@@ -41,6 +41,18 @@ export async function sniffType(head: Uint8Array): Promise<SniffedType | undefin
   return known === undefined ? undefined : { mime: known.mime, extension: known.extension };
 }
 
+/** True when the bytes are all printable text, which no media of WeChat's is: an error in words, whatever it is declared as. */
+export function looksLikeText(head: Uint8Array): boolean {
+  try {
+    // A character may be cut at the end of the head.
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(head, { stream: true });
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what text does not have
+    return text !== '' && !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/.test(text);
+  } catch {
+    return false;
+  }
+}
+
 /** True when the bytes begin like a web page or an XML document, which WeChat never has as media. */
 export function looksLikeMarkup(head: Uint8Array): boolean {
   return /^(\uFEFF)?\s*<(!doctype|html|head|body|\?xml|!--)/i.test(Buffer.from(head.subarray(0, 256)).toString('utf8'));

@@ -16,6 +16,9 @@ import { VERSION } from '../version.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { createOutput, type Output } from './output.ts';
 
+/** One media_id in 64 begins with a dash. */
+const DASH_HINT = 'A media_id that begins with a dash goes behind --, after all options.';
+
 /** Runs `weixin-media`. Each command's own code is loaded when it is called. */
 async function main(argv: readonly string[]): Promise<number> {
   let exitCode: number = EXIT.done;
@@ -55,6 +58,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--kind <kind>', 'image, voice, video, thumb or file')
     .option('--received-at <time>', 'when WeChat created the message, ISO-8601 UTC (default: now)')
     .option('--file <path>', 'a file with one MediaJob a line; - is standard input')
+    .showHelpAfterError(DASH_HINT)
     .action(
       (appId: string | undefined, mediaIds: string[], options: { kind?: string; receivedAt?: string; file?: string }) =>
         run(
@@ -69,6 +73,7 @@ async function main(argv: readonly string[]): Promise<number> {
   command(program, 'show', 'Where a media is, and what has happened to it.')
     .argument('<appId>')
     .argument('<mediaId>')
+    .showHelpAfterError(DASH_HINT)
     .action((appId: string, mediaId: string) =>
       run(import('./show.ts').then(({ show }) => show(configOf(), appId, mediaId, output))),
     );
@@ -88,6 +93,7 @@ async function main(argv: readonly string[]): Promise<number> {
   command(deadLetters, 'show', 'Shows one, whole.')
     .argument('<appId>')
     .argument('<mediaId>')
+    .showHelpAfterError(DASH_HINT)
     .action((appId: string, mediaId: string) =>
       run(
         import('./dead-letters.ts').then(({ showDeadLetter }) =>

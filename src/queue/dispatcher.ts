@@ -62,6 +62,8 @@ export interface Dispatcher {
 interface Served extends LaneState {
   readonly lane: Lane;
   readonly appId: string | undefined;
+  /** True when the sweep has found its gate closed, until this worker has tried to look behind it. */
+  lookDue: boolean;
   /** True while this worker looks behind its closed gate. */
   looking: boolean;
 }
@@ -81,6 +83,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { redis, blocking, keys, lanes, gates, fleet, locks, runJob, concurrency, now, observe } = options;
   const served = new Map<string, Served>();
   const running = new Set<Running>();
+  const looks = new Set<Promise<void>>();
   const workerId = randomUUID();
   let turn = 0;
   let sweptAt = Number.NEGATIVE_INFINITY;
@@ -103,6 +106,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       }
     }
     await watching;
+    // What was taken while `stop` was called goes back.
+    await settled(RELEASE_MS);
   }
 
   async function turnOnce(): Promise<void> {
@@ -110,8 +115,12 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     if (now() - rescuedAt >= options.rescueEveryMs) await rescue();
     if (now() - sweptAt >= SWEEP_MS) await sweep();
     for (const state of served.values()) {
-      if (state.nextAt !== undefined && state.nextAt <= now()) state.ready = true;
+      if (state.nextAt === undefined || state.nextAt > now()) continue;
+      state.ready = true;
+      state.nextAt = undefined;
     }
+    await lookBehindGates();
+    if (stopping) return;
     const state = running.size < concurrency ? chooseLane(served.values(), isOpen) : undefined;
     if (state !== undefined) await takeFrom(state);
     else await pause(SECOND);
@@ -146,13 +155,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       nextAt: undefined,
       running: 0,
       lastTurn: 0,
+      lookDue: false,
       looking: false,
     };
     served.set(name, state);
     return state;
   }
 
-  /** Looks for new lanes, looks into all that seem empty, and lets one worker look behind each closed gate. */
+  /** Looks for new lanes, looks into all that seem empty, and asks for a look behind each closed gate. */
   async function sweep(): Promise<void> {
     sweptAt = now();
     await fleet.serve([...options.apps]);
@@ -160,14 +170,26 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     for (const state of served.values()) {
       await openForServed(state);
       if (isOpen(state)) state.ready = true;
-      else if (mayLookNow(state) && (await isOursToLook(state.appId))) void lookBehind(state);
+      else if (!state.looking) state.lookDue = true;
+    }
+  }
+
+  /** As soon as a slot is free: where long jobs take them all, a sweep may never meet one. */
+  async function lookBehindGates(): Promise<void> {
+    for (const state of served.values()) {
+      if (!state.lookDue || !mayLookNow(state)) continue;
+      state.lookDue = false;
+      if (!isOpen(state) && (await isOursToLook(state.appId))) look(state);
     }
   }
 
   async function rescue(): Promise<void> {
     rescuedAt = now();
     for (const state of served.values()) {
-      const jobIds = await state.lane.rescue();
+      const jobIds = await state.lane.rescue().catch((error: unknown) => {
+        observe({ type: 'fault', where: 'dispatcher', error });
+        return [];
+      });
       if (jobIds.length === 0) continue;
       state.ready = true;
       observe({ type: 'rescued', lane: state.lane.name, jobIds });
@@ -181,6 +203,11 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   function mayLookNow(state: Served): state is Served & { readonly appId: string } {
     return state.appId !== undefined && !state.looking && running.size < concurrency;
+  }
+
+  function look(state: Served): void {
+    const ended = lookBehind(state).finally(() => looks.delete(ended));
+    looks.add(ended);
   }
 
   /** Looks behind a closed gate, for as long as the jobs it finds must run now: a probe, or the last moments of a media. */
@@ -279,10 +306,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   /** Waits for the running jobs, `ms` at most. */
   async function settled(ms: number): Promise<void> {
-    if (running.size === 0 || ms <= 0) return;
+    if (running.size + looks.size === 0 || ms <= 0) return;
     const { promise: timeout, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, ms);
-    await Promise.race([Promise.allSettled([...running].map(({ done }) => done)), timeout]);
+    await Promise.race([Promise.allSettled([...looks, ...[...running].map(({ done }) => done)]), timeout]);
     clearTimeout(timer);
   }
 

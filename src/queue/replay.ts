@@ -76,7 +76,8 @@ export async function replay(
   await redis.sadd(keys.lanes, job.appId);
   const data = { ...job, ledger: { attempts: [], replayed: true } };
   await lane.add([{ id, data, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }]);
-  await deadLetters.index.remove(id);
+  // Unless it has died again meanwhile, and is listed for that.
+  if ((await deadLetters.index.get(id))?.diedAt === letter.diedAt) await deadLetters.index.remove(id);
   return { outcome: 'replayed' };
 }
 

@@ -130,7 +130,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     });
     signal.throwIfAborted();
     if (result.ok) {
-      await openGate(held.job.appId);
+      await openGate(held.job.appId, startedAt);
       return settle.archived(held, result.value, startedAt, signal);
     }
     return settleFailure(held, result.failure, startedAt, signal);
@@ -155,7 +155,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
       const { gate, wasOpen } = await gates.close(appId, cause.code, cause);
       if (wasOpen) observe({ type: 'gate-closed', gate });
     } else if (passedTheGate(cause.code)) {
-      await openGate(appId);
+      await openGate(appId, startedAt);
     } else {
       await putOffProbe(appId);
     }
@@ -175,8 +175,11 @@ export function createRunJob(parts: RunJobParts): RunJob {
     }
   }
 
-  async function openGate(appId: string): Promise<void> {
-    if (gates.closed(appId) !== undefined && (await gates.open(appId))) observe({ type: 'gate-opened', appId });
+  /** An attempt that began before the gate was closed tells nothing about it. */
+  async function openGate(appId: string, startedAt: number): Promise<void> {
+    const gate = gates.closed(appId);
+    if (gate === undefined || startedAt < gate.closedAt) return;
+    if (await gates.open(appId)) observe({ type: 'gate-opened', appId });
   }
 
   /** The probe told nothing about the reason of the gate. */

@@ -2,7 +2,7 @@ import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
 import type { DeadLetter } from '../dead-letter/dead-letter.ts';
 import type { DeadLetters } from '../dead-letter/dead-letters.ts';
-import type { Failure, FailureCode, Result } from '../failure.ts';
+import { type Failure, type FailureCode, type Result, succeed } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId } from '../media/media-job.ts';
 import { deadLetterKey } from '../store/object-keys.ts';
@@ -115,7 +115,8 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
 
   async function bury(held: HeldJob, verdict: NonNullable<Ledger['verdict']>, signal: AbortSignal): Promise<void> {
     const { job, ledger, lane, taken } = held;
-    const found = await recover(job, signal);
+    // What lies at the key is what the media died of.
+    const found = verdict.reason === 'object-conflict' ? succeed(undefined) : await recover(job, signal);
     if (!found.ok) return postpone(held, found.failure);
     // Stored by an attempt that died before it could say so, and gone at WeChat since.
     if (found.value !== undefined) return archived(held, found.value, now(), signal);

@@ -1,6 +1,12 @@
 import { Readable } from 'node:stream';
-import { AbortMultipartUploadCommand, ListMultipartUploadsCommand, type S3Client } from '@aws-sdk/client-s3';
+import {
+  AbortMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  type S3Client,
+} from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
+import { orAbort } from '../abort.ts';
 import { SECOND } from '../time.ts';
 import type { StreamedObject } from './archive-store.ts';
 
@@ -9,12 +15,15 @@ const PARTS_IN_FLIGHT = 2;
 
 const CLEAN_UP_TIMEOUT_MS = 30 * SECOND;
 
+/** How long after an abort an upload that is being begun may still tell its id, without which it can't be aborted. */
+const BEGIN_GRACE_MS = 5 * SECOND;
+
 /**
  * Uploads an object in equal parts while its bytes arrive. Some stores (R2) demand equal parts.
  *
  * lib-storage's own `abort()` rejects at once and leaves the parts in flight and the clean-up to themselves, so it is not
  * used: `signal` ends the requests, which makes the upload fail, and a failing upload sends AbortMultipartUpload before
- * it rejects. Only that request is not cancelled.
+ * it rejects. Only that request is not cancelled, and the one that begins the upload not at once.
  *
  * @throws what the store or `object.chunks` threw.
  */
@@ -26,16 +35,28 @@ export async function uploadInParts(
   createOnly: boolean,
   signal: AbortSignal,
 ): Promise<void> {
+  signal.throwIfAborted();
+  const begun = new AbortController();
+  let grace: NodeJS.Timeout | undefined;
+  const onAbort = (): void => {
+    grace = setTimeout(() => begun.abort(signal.reason), BEGIN_GRACE_MS);
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  const signalFor = (command: unknown): AbortSignal => {
+    if (command instanceof AbortMultipartUploadCommand) return AbortSignal.timeout(CLEAN_UP_TIMEOUT_MS);
+    return command instanceof CreateMultipartUploadCommand ? begun.signal : signal;
+  };
   const cancellable = new Proxy(client, {
     get(target, property, receiver) {
       if (property !== 'send') return Reflect.get(target, property, receiver);
-      return (command: Parameters<S3Client['send']>[0]) => {
-        const cleansUp = command instanceof AbortMultipartUploadCommand;
-        return target.send(command, { abortSignal: cleansUp ? AbortSignal.timeout(CLEAN_UP_TIMEOUT_MS) : signal });
+      return async (command: Parameters<S3Client['send']>[0]) => {
+        const sent = target.send(command, { abortSignal: signalFor(command) });
+        // The upload fails anyway, and for its own reason: `abandonUploads` of a later attempt does what this could not.
+        return command instanceof AbortMultipartUploadCommand ? sent.catch(() => undefined) : sent;
       };
     },
   });
-  const body = Readable.from(object.chunks);
+  const body = Readable.from(untilAborted(object.chunks, signal));
   // The upload reports it; without a listener an error after the upload has failed would end the process.
   body.on('error', () => undefined);
   const upload = new Upload({
@@ -52,7 +73,27 @@ export async function uploadInParts(
     queueSize: PARTS_IN_FLIGHT,
     leavePartsOnError: false,
   });
-  await upload.done();
+  try {
+    await upload.done();
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    clearTimeout(grace);
+  }
+}
+
+/** Passes chunks on, and throws the signal's reason even while the source gives nothing. */
+async function* untilAborted(chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncIterable<Uint8Array> {
+  const source = chunks[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await orAbort(source.next(), signal);
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    // Not awaited: a source that gives nothing does not return either.
+    source.return?.().catch(() => undefined);
+  }
 }
 
 /** Aborts every open multipart upload below `prefix` and returns how many there were. @throws what the store throws. */

@@ -14,11 +14,16 @@ export interface StoreConfig {
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: Secret };
 }
 
-const CONNECT_TIMEOUT_MS = 5 * SECOND;
-/** Without a byte in either direction. */
-const SOCKET_TIMEOUT_MS = 30 * SECOND;
-/** From the first byte of a request to the response: a part, or an object of one part, on a slow line. */
-const REQUEST_TIMEOUT_MS = 2 * MINUTE;
+/** How long the client waits, in milliseconds. */
+export interface S3Timeouts {
+  readonly connectMs: number;
+  /** Without a byte in either direction. */
+  readonly idleMs: number;
+  /** From the first byte of a request to the response: a part, or an object of one part, on a slow line. */
+  readonly responseMs: number;
+}
+
+const TIMEOUTS: S3Timeouts = { connectMs: 5 * SECOND, idleMs: 30 * SECOND, responseMs: 2 * MINUTE };
 /** Tries of one request by the SDK, for blips; longer outages are the retry schedule's. */
 const MAX_TRIES = 3;
 
@@ -31,7 +36,7 @@ const MAX_TRIES = 3;
  * @param maxSockets at least the number of writes at once, or they queue for sockets.
  * @see https://github.com/aws/aws-sdk-js-v3/issues/6810
  */
-export function createS3Client(config: StoreConfig, maxSockets: number): S3Client {
+export function createS3Client(config: StoreConfig, maxSockets: number, timeouts = TIMEOUTS): S3Client {
   // The SDK demands a region of every store; those that are not AWS mostly ignore it.
   const region = config.region ?? (config.endpoint === undefined ? undefined : 'us-east-1');
   const { endpoint, credentials } = config;
@@ -48,9 +53,9 @@ export function createS3Client(config: StoreConfig, maxSockets: number): S3Clien
     responseChecksumValidation: 'WHEN_REQUIRED',
     maxAttempts: MAX_TRIES,
     requestHandler: {
-      connectionTimeout: CONNECT_TIMEOUT_MS,
-      socketTimeout: SOCKET_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionTimeout: timeouts.connectMs,
+      socketTimeout: timeouts.idleMs,
+      requestTimeout: timeouts.responseMs,
       throwOnRequestTimeout: true,
       httpAgent: { maxSockets, keepAlive: true },
       httpsAgent: { maxSockets, keepAlive: true },

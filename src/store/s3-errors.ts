@@ -1,4 +1,4 @@
-import { S3ServiceException } from '@aws-sdk/client-s3';
+import type { S3ServiceException } from '@aws-sdk/client-s3';
 import { type Failure, type FailureCode, failure } from '../failure.ts';
 
 /** What the S3 error codes that we can meet mean to us. @see https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html */
@@ -36,7 +36,7 @@ const NO_ANSWER =
 /** Returns what an error thrown by the S3 client means. Never repeats its message, which may quote the request. */
 export function classifyStoreError(error: unknown): Failure {
   if (!(error instanceof Error)) return failure('unclassified', { detail: typeof error });
-  const httpStatus = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+  const httpStatus = httpStatusOf(error);
   const names = namesOf(error);
   for (const name of names) {
     const code = Object.hasOwn(BY_ERROR_CODE, name) ? BY_ERROR_CODE[name as keyof typeof BY_ERROR_CODE] : undefined;
@@ -47,8 +47,13 @@ export function classifyStoreError(error: unknown): Failure {
   return failure(byStatus(httpStatus), { detail, httpStatus });
 }
 
+/** The status of the answer behind an error. An answer that is not XML, as gateways give, is no `S3ServiceException`. */
+export function httpStatusOf(error: unknown): number | undefined {
+  return error instanceof Error ? (error as Partial<S3ServiceException>).$metadata?.httpStatusCode : undefined;
+}
+
 function byStatus(status: number | undefined): FailureCode {
-  if (status === undefined) return 'unclassified';
+  if (status === undefined || status < 300) return 'unclassified';
   if (status === 412) return 'object-conflict';
   if (status === 401 || status === 403) return 'store-denied';
   if (status === 501) return 'store-refused';
@@ -75,7 +80,5 @@ export function isPreconditionFailed(reason: Failure): boolean {
 
 /** True when the store does not know a conditional write at all and says so, instead of ignoring it. */
 export function isConditionUnsupported(error: unknown): boolean {
-  return (
-    error instanceof S3ServiceException && (error.name === 'NotImplemented' || error.$metadata.httpStatusCode === 501)
-  );
+  return error instanceof Error && (error.name === 'NotImplemented' || httpStatusOf(error) === 501);
 }

@@ -21,7 +21,13 @@ import type {
 } from './archive-store.ts';
 import { abandonUploads, uploadInParts } from './multipart-upload.ts';
 import { withPayloadHash } from './payload-hash.ts';
-import { classifyStoreError, isConditionUnsupported, isPreconditionFailed, leavesOutcomeOpen } from './s3-errors.ts';
+import {
+  classifyStoreError,
+  httpStatusOf,
+  isConditionUnsupported,
+  isPreconditionFailed,
+  leavesOutcomeOpen,
+} from './s3-errors.ts';
 
 /** Dead letters are small; a larger document is not one of ours. */
 const MAX_JSON_BYTES = 4 * 1024 * 1024;
@@ -68,14 +74,26 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
   }
 
   async function writeStream(object: StreamedObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
+    let ended = false;
+    async function* watched(): AsyncIterable<Uint8Array> {
+      yield* object.chunks;
+      ended = true;
+    }
     try {
-      await uploadInParts(client, bucket, object, partSizeBytes, createOnly, signal);
+      await uploadInParts(client, bucket, { ...object, chunks: watched() }, partSizeBytes, createOnly, signal);
       return succeed({ created: true, digest: object.digest() });
     } catch (error) {
       signal.throwIfAborted();
       // The bytes themselves were bad: nothing was completed, so nothing needs to be looked at.
       if (error instanceof FailureError) return { ok: false, failure: error.failure };
-      return afterFailedWrite(object, object.digest(), classifyStoreError(error), signal);
+      if (createOnly && isConditionUnsupported(error)) {
+        createOnly = false;
+        return fail('store-busy', { detail: 'the store has no conditional writes; the next try does without' });
+      }
+      const reason = classifyStoreError(error);
+      // Broken off before its end: there is no digest to compare, and nothing was completed.
+      if (!ended) return { ok: false, failure: reason };
+      return afterFailedWrite(object, object.digest(), reason, signal);
     }
   }
 
@@ -92,7 +110,12 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
   ): Promise<Result<WriteReceipt>> {
     if (!isPreconditionFailed(reason) && !leavesOutcomeOpen(reason)) return { ok: false, failure: reason };
     const found = await head(object.key, signal);
-    if (!found.ok || found.value === undefined) return { ok: false, failure: reason };
+    if (!found.ok) return isPreconditionFailed(reason) ? found : { ok: false, failure: reason };
+    if (found.value === undefined) {
+      return isPreconditionFailed(reason)
+        ? fail('store-busy', { detail: `${object.key} was there and is gone` })
+        : { ok: false, failure: reason };
+    }
 
     const { sizeBytes, metadata } = found.value;
     if (sizeBytes !== digest.sizeBytes) return conflict(object.key, digest, sizeBytes);
@@ -119,7 +142,7 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
         };
       } catch (error) {
         // A HEAD has no body, so a missing bucket looks like a missing key; the write itself tells them apart.
-        if (error instanceof NotFound || statusOf(error) === 404) return undefined;
+        if (error instanceof NotFound || httpStatusOf(error) === 404) return undefined;
         throw error;
       }
     });
@@ -249,8 +272,4 @@ function conflict(key: string, ours: Digest, storedBytes: number): Result<never>
   return fail('object-conflict', {
     detail: `${key} holds ${storedBytes} other bytes; ours are ${ours.sizeBytes} (${ours.sha256})`,
   });
-}
-
-function statusOf(error: unknown): number | undefined {
-  return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
 }

@@ -51,13 +51,7 @@ export function agentOptions(timeouts: WeixinTimeouts): Agent.Options {
 /** Where in a request an error came up. */
 export type HttpPhase = 'request' | 'body';
 
-const TIMEOUTS = new Set([
-  'UND_ERR_CONNECT_TIMEOUT',
-  'UND_ERR_HEADERS_TIMEOUT',
-  'UND_ERR_BODY_TIMEOUT',
-  'TimeoutError',
-  'ETIMEDOUT',
-]);
+const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'TimeoutError', 'ETIMEDOUT']);
 
 /**
  * Returns what an error of undici or of a socket means.

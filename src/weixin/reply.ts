@@ -1,6 +1,6 @@
 import { type Failure, failure } from '../failure.ts';
 import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../media/media-type.ts';
-import { looksLikeMarkup, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
+import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
 import type { Secret } from '../secret.ts';
 import { textOf } from './decoded-body.ts';
 import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable } from './error-reply.ts';
@@ -66,6 +66,9 @@ export async function classifyReply(answer: HttpAnswer, sent: Secret): Promise<R
   if (sniffed === undefined && !declaredMedia && !attached) {
     return failed('weixin-unexpected-reply', { detail: excerpt(head, sent) });
   }
+  if (sniffed === undefined && /^(image|video)\//.test(declaredType ?? '') && looksLikeText(head)) {
+    return failed('body-not-media', { detail: excerpt(head, sent) });
+  }
   const namedExtension = extensionOfDisposition(disposition);
   return {
     type: 'media',
@@ -90,7 +93,8 @@ function startsLikeJson(head: Buffer): boolean {
 
 /** The beginning of an odd answer, for the operator who has to make sense of it. */
 function excerpt(head: Buffer, sent: Secret): string | undefined {
-  const text = readable(head.subarray(0, 400).toString('utf8'), sent).slice(0, 120).trim();
+  // Blotted out before it is cut: half a token is no longer recognised as one.
+  const text = readable(head.toString('utf8'), sent).slice(0, 120).trim();
   return text === '' ? undefined : text;
 }
 

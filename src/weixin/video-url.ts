@@ -2,7 +2,7 @@ import { Agent, type Dispatcher } from 'undici';
 import { type TimeLimit, timeLimit } from '../abort.ts';
 import { FailureError, fail, type Result } from '../failure.ts';
 import { extensionOfDisposition, isTextType, mimeOf } from '../media/media-type.ts';
-import { looksLikeMarkup, sniffType } from '../media/sniff.ts';
+import { looksLikeMarkup, looksLikeText, sniffType } from '../media/sniff.ts';
 import { decodeBody, textOf } from './decoded-body.ts';
 import { parseWeixinJson } from './error-reply.ts';
 import { agentOptions, classifyHttpError, type WeixinTimeouts } from './http.ts';
@@ -81,7 +81,7 @@ export function createVideoDownloader({ timeouts, maxBytes, allowHosts }: VideoD
         peeked.head.byteLength === 0 ||
         looksLikeMarkup(peeked.head) ||
         (peeked.complete && parseWeixinJson(peeked.head) !== undefined) ||
-        (sniffed === undefined && isTextType(declaredType))
+        (sniffed === undefined && (isTextType(declaredType) || looksLikeText(peeked.head)))
       ) {
         peeked.discard();
         return fail(peeked.head.byteLength === 0 ? 'body-empty' : 'body-not-media', { httpStatus: 200 });

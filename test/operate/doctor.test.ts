@@ -2,6 +2,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
+import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, APP_SECRET } from '../support/jobs.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
 import { type Environment, keysBelow, openStack, type Stack } from '../support/stack.ts';
@@ -12,7 +13,7 @@ let redis: OwnRedis;
 
 beforeAll(async () => {
   parts = new AsyncDisposableStack();
-  stack = parts.use(await openStack());
+  stack = parts.use(await openStack({ env: COMPILE_CACHE }));
   redis = parts.use(await openOwnRedis());
 });
 

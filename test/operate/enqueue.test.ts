@@ -4,13 +4,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newMediaId } from '../../src/demo/weixin/weixin-simulator.ts';
 import { laneOf } from '../../src/queue/lane.ts';
 import { parseStoredJob } from '../../src/queue/stored-job.ts';
+import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
 import { type CommandResult, openStack, type Stack, writeLines } from '../support/stack.ts';
 
 let stack: Stack;
 
 beforeAll(async () => {
-  stack = await openStack();
+  stack = await openStack({ env: COMPILE_CACHE });
 });
 
 afterAll(() => stack[Symbol.asyncDispose]());
@@ -33,8 +34,8 @@ function expectUsage({ code, stdout, stderr }: CommandResult): void {
 describe('media as arguments', () => {
   test('are queued with kind and time, and the sums told', async () => {
     const ids = [newMediaId(), newMediaId()];
-    const args = ['enqueue', APP_ID, ...ids, '--kind', 'voice', '--received-at', '2026-06-15T12:00:00Z', '--json'];
-    const result = await stack.command(args);
+    const options = ['--kind', 'voice', '--received-at', '2026-06-15T12:00:00Z', '--json'];
+    const result = await stack.command(['enqueue', ...options, APP_ID, '--', ...ids]);
     expect(result).toMatchObject({ code: 0, stderr: '' });
     expect(result.rows()).toEqual([{ accepted: 2, duplicates: 0, rejected: 0 }]);
     for (const mediaId of ids) {
@@ -46,13 +47,13 @@ describe('media as arguments', () => {
   test('were received now where nobody says when, and are duplicates the second time', async () => {
     const mediaId = newMediaId();
     const before = Date.now();
-    const first = await stack.command(['enqueue', APP_ID, mediaId]);
+    const first = await stack.command(['enqueue', APP_ID, '--', mediaId]);
     expect(first).toMatchObject({ code: 0, stdout: 'accepted 1, duplicates 0, rejected 0\n', stderr: '' });
     const { receivedAt } = (await queued(mediaId)) as { receivedAt: string };
     expect(Date.parse(receivedAt)).toBeGreaterThanOrEqual(before);
     expect(Date.parse(receivedAt)).toBeLessThanOrEqual(Date.now());
 
-    const second = await stack.command(['enqueue', APP_ID, mediaId, mediaId]);
+    const second = await stack.command(['enqueue', APP_ID, '--', mediaId, mediaId]);
     expect(second).toMatchObject({ code: 0, stdout: 'accepted 0, duplicates 2, rejected 0\n' });
   });
 
@@ -78,7 +79,7 @@ describe('media as arguments', () => {
 
   test('of which some are wrong are queued but for those', async () => {
     const mediaId = newMediaId();
-    const result = await stack.command(['enqueue', APP_ID, 'a b', mediaId]);
+    const result = await stack.command(['enqueue', APP_ID, '--', 'a b', mediaId]);
     expect(result.code).toBe(1);
     expect(result.stdout).toMatch(/^rejected a b: mediaId.*\naccepted 1, duplicates 0, rejected 1\n$/);
     expect(await queued(mediaId)).toBeDefined();

@@ -91,6 +91,13 @@ describe('an error of WeChat is an error', () => {
   });
 });
 
+test('a token longer than what is kept of an odd answer does not leave its beginning in it', async () => {
+  const long = new Secret('66_'.padEnd(514, 'secret'));
+  const head = Buffer.from(`bad gateway for ${long.reveal()}`);
+  const reply = await classifyReply({ status: 502, headers: {}, head, complete: true }, long);
+  expect(JSON.stringify(reply)).not.toContain('secret');
+});
+
 describe('media are media', () => {
   test.each<[string, string | Buffer, HttpAnswer['headers']]>([
     ['with all headers', JPEG, { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION }],
@@ -105,7 +112,7 @@ describe('media are media', () => {
     ],
     [
       'that begin with a brace',
-      '{ not JSON at all',
+      Buffer.from('{ \x00\xff not JSON at all', 'latin1'),
       { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION },
     ],
     [
@@ -123,7 +130,9 @@ describe('media are media', () => {
   });
 
   test('that begin like an error but go on longer than any', async () => {
-    expect(await codeOf('{"errcode":40007,', { 'content-type': 'image/jpeg' }, 200, false)).toBe('media');
+    expect(
+      await codeOf(Buffer.from('{"errcode":40007,\xff', 'latin1'), { 'content-type': 'image/jpeg' }, 200, false),
+    ).toBe('media');
   });
 
   test('with what is known of them', async () => {
@@ -150,6 +159,14 @@ describe('what is neither is a failure', () => {
       'an empty object dressed as an image',
       '{}',
       { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION },
+      200,
+      'body-not-media',
+    ],
+    ['words dressed as an image', 'system busy', { 'content-type': 'image/jpeg' }, 200, 'body-not-media'],
+    [
+      'JSON cut short, dressed as a video',
+      '{"errcode":40001,"err',
+      { 'content-type': 'video/mp4' },
       200,
       'body-not-media',
     ],

@@ -22,6 +22,8 @@ export type RejectionRemedy = 'none' | 'ask' | 'force';
 
 /** After WeChat has given out again the very token that it rejects, it is not asked again for so long: rejections flap. */
 const SAME_TOKEN_PAUSE_MS = 10 * SECOND;
+/** Rejections further apart than this have nothing to do with each other. */
+const REJECTIONS_COUNT_MS = 5 * MINUTE;
 /** So many times must WeChat give out a token that it rejects before it is forced. */
 const REJECTIONS_BEFORE_FORCE = 2;
 /** WeChat allows 20 a day, 30 s apart; beyond that it ignores the wish. */
@@ -39,10 +41,15 @@ export function remedyFor(type: Credential['type'], record: TokenRecord, now: nu
     return mayGoOn(lastHour, REISSUES_AN_HOUR, REISSUE_INTERVAL_MS, now) ? 'ask' : 'none';
   }
   // The first rejection: most likely another system has refreshed it, and asking gives the new one.
-  if (record.rejections === 0) return 'ask';
+  if (recentRejections(record, now) === 0) return 'ask';
   if (now - record.confirmedAt < SAME_TOKEN_PAUSE_MS) return 'none';
   if (record.rejections < REJECTIONS_BEFORE_FORCE) return 'ask';
   return mayGoOn(withinDay(record.forcedAt, now), FORCES_A_DAY, FORCE_INTERVAL_MS, now) ? 'force' : 'ask';
+}
+
+/** How often of late WeChat has given out again the token that it rejects. */
+export function recentRejections({ rejections, confirmedAt }: TokenRecord, now: number): number {
+  return now - confirmedAt < REJECTIONS_COUNT_MS ? rejections : 0;
 }
 
 function mayGoOn(times: readonly number[], most: number, intervalMs: number, now: number): boolean {

@@ -9,7 +9,7 @@ import type { Account } from './account.ts';
 import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
 import { requestToken, TOKEN_CALL_TIMEOUT_MS } from './token-endpoint.ts';
 import { newGeneration, readTokenRecord, type TokenRecord, writeTokenRecord } from './token-record.ts';
-import { remedyFor, renewAt, withinDay } from './token-renewal.ts';
+import { recentRejections, remedyFor, renewAt, withinDay } from './token-renewal.ts';
 
 /** Longer than the call it protects can take, so that two holders never call at once. */
 const LEASE_MS = TOKEN_CALL_TIMEOUT_MS + 8 * SECOND;
@@ -152,7 +152,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     };
     const record: TokenRecord =
       same && before !== undefined
-        ? { ...before, ...confirmed, rejections: before.rejections + (cause === 'renewal' ? 0 : 1) }
+        ? { ...before, ...confirmed, rejections: recentRejections(before, now()) + (cause === 'renewal' ? 0 : 1) }
         : { token, generation: newGeneration(), obtainedAt: now(), rejections: 0, ...confirmed };
     // Held even if it can't be written: a full Redis must not make every job ask WeChat.
     hold(account, record);

@@ -68,9 +68,13 @@ describe('a rejected stable_token', () => {
     expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: [at - 30 * SECOND] }), at)).toBe('force');
     const twenty = Array.from({ length: 20 }, (_, index) => at - (20 - index) * HOUR);
     expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: twenty }), at)).toBe('ask');
-    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: twenty }), at + 4 * HOUR + SECOND)).toBe(
-      'force',
-    );
+    const later = at + 4 * HOUR + SECOND;
+    const again = record({ rejections: 2, forcedAt: twenty, confirmedAt: later - 10 * SECOND });
+    expect(remedyFor('stable_token', again, later)).toBe('force');
+  });
+
+  test('is asked for, not forced, when the rejections before lie long back: a good token flaps', () => {
+    expect(remedyFor('stable_token', record({ rejections: 2 }), NOW + 5 * MINUTE)).toBe('ask');
   });
 });
 

@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest';
+import { steadyPace } from '../../src/operate/steady-pace.ts';
+
+test('lets no more through than so many a second', async () => {
+  const pace = steadyPace(50);
+  const startedAt = performance.now();
+  for (let n = 0; n < 6; n += 1) await pace();
+  // Timers may be a millisecond early.
+  expect(performance.now() - startedAt).toBeGreaterThanOrEqual(5 * 20 - 5);
+});
+
+test('callers at the same time are let through one after another', async () => {
+  const pace = steadyPace(50);
+  const startedAt = performance.now();
+  await Promise.all(Array.from({ length: 6 }, () => pace()));
+  expect(performance.now() - startedAt).toBeGreaterThanOrEqual(5 * 20 - 5);
+});
