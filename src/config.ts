@@ -149,7 +149,7 @@ export const VARIABLES = {
     example: '32 hexadecimal digits',
     secret: true,
   }),
-  WEIXIN_ACCOUNTS_FILE: variable({ parse: nonEmpty, expected: 'the path of a JSON file', example: './accounts.json' }),
+  WEIXIN_ACCOUNTS_FILE: variable({ parse: filePath, expected: 'the path of a JSON file', example: './accounts.json' }),
   WEIXIN_API_BASE_URL: variable({
     parse: urlList,
     expected: 'http(s) addresses, separated by commas',
@@ -426,9 +426,15 @@ function seconds(defaultValue: string, meaning: string): Variable<number> {
   };
 }
 
-/** A wrong value as it may be shown: what stands before an `@` may be a password. */
+/** A wrong value as it may be shown: what stands before an `@` may be a password, and a document may hold any. */
 function received(text: string): string {
+  if (/[{\n]/.test(text)) return '[redacted]';
   return JSON.stringify(text.replace(/^.*@/s, '[redacted]@'));
+}
+
+/** A path, and not the content of the file: that holds secrets, and a mistake would repeat it. */
+function filePath(text: string): string | undefined {
+  return /[{}"\n]/.test(text) ? undefined : nonEmpty(text);
 }
 
 function protocolOf(text: string): string {

@@ -439,3 +439,15 @@ describe('the accounts file', () => {
     expect(namesOf({ WEIXIN_ACCOUNTS_FILE: fileOf({ accounts: [] }) }, ['accounts'])).toEqual(['WEIXIN_APP_ID']);
   });
 });
+
+test('an accounts file that stands in its variable is refused, and its secrets are not repeated', () => {
+  const document = '{"accounts":[{"appId":"wx0123456789abcdef","credential":{"secret":"the-secret"}}]}';
+  let said = '';
+  try {
+    loadConfig({ WEIXIN_ACCOUNTS_FILE: document }, []);
+  } catch (error) {
+    said = String(error);
+  }
+  expect(said).toContain('WEIXIN_ACCOUNTS_FILE');
+  expect(said).not.toContain('the-secret');
+});

@@ -145,6 +145,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     markers,
     gates,
     door,
+    openId: media.openId,
     mediaTtlMs: media.ttlMs,
     now,
     random,

@@ -38,7 +38,7 @@ export function metadataOf(
     'archived-at': archivedAt,
     ...(sha256 === undefined ? {} : { sha256 }),
     ...(body.declaredType === undefined ? {} : { 'source-type': body.declaredType }),
-    ...(messageId === undefined ? {} : { 'message-id': encodeURIComponent(messageId) }),
+    ...(messageId === undefined ? {} : { 'message-id': encodeURIComponent(messageId.toWellFormed()) }),
     schema: SCHEMA,
   };
 }

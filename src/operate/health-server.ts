@@ -1,5 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { orAbort } from '../abort.ts';
+import { SECOND } from '../time.ts';
 
 /** What is asked of a process from outside. */
 export interface HealthSources {
@@ -14,6 +16,9 @@ export interface HealthServer {
   readonly port: number;
   close(): Promise<void>;
 }
+
+/** The numbers of the queue lie in Redis, which may be away. */
+const METRICS_TIMEOUT_MS = 2 * SECOND;
 
 /**
  * Serves `/healthz`, `/readyz` and `/metrics`: 200 or 503, a line of text.
@@ -33,7 +38,7 @@ export async function startHealthServer(host: string, port: number, sources: Hea
       case '/readyz':
         return judge(sources.unready());
       case '/metrics':
-        sources.metrics().then(
+        orAbort(sources.metrics(), AbortSignal.timeout(METRICS_TIMEOUT_MS)).then(
           ({ contentType, body }) => answer(200, contentType, body),
           () => answer(503, 'text/plain', 'the numbers of the queue can not be read now\n'),
         );

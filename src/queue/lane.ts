@@ -272,7 +272,7 @@ async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: s
   try {
     return (await backend.moveToActive(token)) as Activated;
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
+    if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
     for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
       if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
       const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');

@@ -5,6 +5,7 @@ import type { DeadLetter } from '../dead-letter/dead-letter.ts';
 import { type Failure, failure, type Result } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId } from '../media/media-job.ts';
+import { applyOpenIdPolicy, type OpenIdPolicy } from '../media/open-id.ts';
 import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
 import { type Clock, iso, type Random } from '../time.ts';
 import type { ArchivedMarkers } from './archived-marker.ts';
@@ -31,6 +32,7 @@ export interface RunJobParts {
   readonly markers: ArchivedMarkers;
   readonly gates: Gates;
   readonly door: Door;
+  readonly openId: OpenIdPolicy;
   readonly mediaTtlMs: number;
   readonly now: Clock;
   readonly random: Random;
@@ -54,7 +56,7 @@ const MAX_INVALID_PAYLOAD = 8 * 1024;
 export type RunJob = (lane: Lane, taken: TakenJob, onlyIfDue: boolean, signal: AbortSignal) => Promise<boolean>;
 
 export function createRunJob(parts: RunJobParts): RunJob {
-  const { attempt, recover, settle, markers, gates, door, mediaTtlMs, now, random, observe } = parts;
+  const { attempt, recover, settle, markers, gates, door, openId, mediaTtlMs, now, random, observe } = parts;
   const leadMs = lastTryLead(mediaTtlMs);
 
   return async (lane, taken, onlyIfDue, signal) => {
@@ -72,7 +74,9 @@ export function createRunJob(parts: RunJobParts): RunJob {
         await settle.release(lane, taken);
         return false;
       }
-      await start({ ...parsed.stored, lane, taken }, signal);
+      // Not every job has come through our door.
+      const job = applyOpenIdPolicy(parsed.stored.job, openId);
+      await start({ ...parsed.stored, job, lane, taken }, signal);
       return true;
     } catch (error) {
       await abandon(lane, taken, error, signal);
@@ -108,7 +112,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (losses <= seenTo) return run(held, startedAt, signal);
 
     const found = await recover(held.job, signal);
-    if (!found.ok) return settleFailure(held, found.failure, startedAt, signal);
+    if (!found.ok) return settleFailure(held, found.failure, startedAt, signal, false);
     if (found.value !== undefined) return settle.archived(held, found.value, startedAt, signal);
     const lost = failure('worker-lost');
     const record = attemptRecord(startedAt, startedAt, lost);
@@ -136,7 +140,14 @@ export function createRunJob(parts: RunJobParts): RunJob {
     return settleFailure(held, result.failure, startedAt, signal);
   }
 
-  async function settleFailure(held: HeldJob, cause: Failure, startedAt: number, signal: AbortSignal): Promise<void> {
+  /** @param asked false when the attempt failed before WeChat was asked, and so tells nothing about the gate. */
+  async function settleFailure(
+    held: HeldJob,
+    cause: Failure,
+    startedAt: number,
+    signal: AbortSignal,
+    asked = true,
+  ): Promise<void> {
     const { job, ledger } = held;
     const { appId } = job;
     const attempts = [...ledger.attempts, { failure: cause.code }];
@@ -154,7 +165,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (isGateReason(cause.code)) {
       const { gate, wasOpen } = await gates.close(appId, cause.code, cause);
       if (wasOpen) observe({ type: 'gate-closed', gate });
-    } else if (passedTheGate(cause.code)) {
+    } else if (asked && passedTheGate(cause.code)) {
       await openGate(appId, startedAt);
     } else {
       await putOffProbe(appId);

@@ -58,3 +58,8 @@ test('closing does not wait for a connection that is kept open', async () => {
   await server.close();
   await expect(get('/healthz')).rejects.toThrow();
 });
+
+test('numbers that never come are 503 too, so that nobody who asks hangs on a Redis that is away', async () => {
+  metrics = () => Promise.withResolvers<never>().promise;
+  expect(await get('/metrics')).toMatchObject({ status: 503 });
+});

@@ -177,6 +177,7 @@ export function testWorker({
     markers,
     gates,
     door,
+    openId: { type: 'none' },
     mediaTtlMs,
     now,
     random,
