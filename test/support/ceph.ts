@@ -149,8 +149,6 @@ osd_objectstore = bluestore
 bluestore_block_create = true
 bluestore_block_size = 10737418240
 osd_memory_target = 1073741824
-osd_max_object_name_len = 256
-osd_max_object_namespace_len = 64
 [client.rgw.a]
 rgw_frontends = beast endpoint=127.0.0.1:${gatewayPort}
 `;
