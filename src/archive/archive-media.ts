@@ -122,6 +122,8 @@ async function readWhole(chunks: AsyncIterator<Uint8Array>, sizeBytes: number): 
       throw new FailureError(failure('body-truncated', { detail: `more than ${sizeBytes} bytes` }));
     bytes.set(next.value, filled - next.value.byteLength);
   }
+  if (filled < sizeBytes)
+    throw new FailureError(failure('body-truncated', { detail: `${filled} of ${sizeBytes} bytes` }));
   return { bytes, ended: true };
 }
 

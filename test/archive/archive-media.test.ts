@@ -8,6 +8,7 @@ import { type FailureCode, FailureError, failure, type Result, succeed } from '.
 import type { MediaJob } from '../../src/media/media-job.ts';
 import { PARTS_HELD } from '../../src/store/archive-store.ts';
 import { mediaKeyStem } from '../../src/store/object-keys.ts';
+import type { WeixinTimeouts } from '../../src/weixin/http.ts';
 import type { MediaBody } from '../../src/weixin/media-body.ts';
 import { testClock } from '../support/clock.ts';
 import { eventually } from '../support/eventually.ts';
@@ -43,9 +44,9 @@ interface Bench extends AsyncDisposable {
   readonly parts: ArchiveParts;
 }
 
-async function openBench(more: Partial<ArchiveParts> = {}): Promise<Bench> {
+async function openBench(more: Partial<ArchiveParts> = {}, timeouts: Partial<WeixinTimeouts> = {}): Promise<Bench> {
   await using opened = new AsyncDisposableStack();
-  const weixin = opened.use(await openWeixinBench({ timeouts: { responseMs: 1_000, idleMs: 1_000, totalMs: 30_000 } }));
+  const weixin = opened.use(await openWeixinBench({ timeouts }));
   const store = opened.use(await openStoreBench(backend));
   const budget = new ByteBudget(MAX_BYTES);
   const moved = opened.move();
@@ -173,7 +174,7 @@ describe('nothing lies in the bucket when WeChat gives', () => {
     ['headers and nothing more', { type: 'hang', where: 'body' }, 'weixin-timeout'],
     ['another text', { type: 'text', body: 'busy' }, 'weixin-unexpected-reply'],
   ])('%s: %s', async (_what, action, code) => {
-    await using bench = await openBench();
+    await using bench = await openBench({}, action.type === 'hang' ? { idleMs: 500 } : {});
     const { simulator } = bench.weixin;
     const media = simulator.addMedia({ appId: APP_ID, format: 'mp4', sizeBytes: MP4_BYTES });
     simulator.arm({ endpoint: 'media', action });

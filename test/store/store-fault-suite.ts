@@ -19,7 +19,7 @@ const never = new AbortController().signal;
 const TRIES = 3;
 
 /** Long enough for a request that is answered, on a busy machine. */
-const IMPATIENT = { connectMs: 5_000, idleMs: 1_500, responseMs: 1_500 };
+const IMPATIENT = { connectMs: 5_000, idleMs: 3_000, responseMs: 3_000 };
 
 const LOST: Fault = { type: 'lose-answer' };
 const CUT: Fault = { type: 'cut-request', afterBytes: 1_000 };
@@ -87,7 +87,7 @@ const WHOLE: readonly Case[] = [
   },
   { what: 'a bit that flips on the way', fault: CORRUPT, becomes: 'store-corrupted', requests: 1 },
   { what: 'nothing at all', fault: HANG, becomes: 'store-unreachable', requests: TRIES },
-  { what: 'nothing at all, once', fault: HANG, times: 1, becomes: 'stored', requests: 2 },
+  { what: 'nothing at all, once', fault: HANG, times: 1, becomes: 'stored', requests: TRIES },
   { what: 'silence after the deed', fault: HANG_AFTER, becomes: 'stored', requests: TRIES },
 ];
 
