@@ -9,7 +9,6 @@ import {
   ListMultipartUploadsCommand,
   type S3Client,
 } from '@aws-sdk/client-s3';
-import { inject } from 'vitest';
 import { type Config, type ConfigWithStore, loadConfig } from '../../src/config.ts';
 import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
 import { type EmbeddedS3, startEmbeddedS3 } from '../../src/demo/embedded-s3.ts';
@@ -125,11 +124,15 @@ export interface StackOptions {
   /** A redis-server of its own, with an AOF, in place of a corner of the shared one. */
   readonly ownRedis?: boolean;
   readonly env?: Environment;
+  /** The program of a redis-server. Absent: that of the test run. */
+  readonly redisExecutable?: string;
   /** Another S3 server, in place of one in this process. */
   readonly gateway?: { readonly endpoint: string; readonly accessKeyId: string; readonly secretAccessKey: string };
 }
 
-export async function openStack({ ownRedis = false, env = {}, gateway }: StackOptions = {}): Promise<Stack> {
+/** Brings everything up. Outside a test run it needs `ownRedis` and `redisExecutable`. */
+export async function openStack(options: StackOptions = {}): Promise<Stack> {
+  const { ownRedis = false, env = {}, gateway } = options;
   await using parts = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), 'weixin-media-stack-'));
   parts.defer(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
@@ -142,7 +145,8 @@ export async function openStack({ ownRedis = false, env = {}, gateway }: StackOp
   simulator.addApp({ appId: APP_ID, secret: APP_SECRET });
 
   const redisOptions = { directory: join(folder, 'redis'), appendOnly: true };
-  let server = ownRedis ? await startRedisServer(inject('redisExecutable'), redisOptions) : undefined;
+  const executable = options.redisExecutable ?? (await injected('redisExecutable'));
+  let server = ownRedis ? await startRedisServer(executable, redisOptions) : undefined;
   parts.defer(async () => {
     // It may have been frozen.
     server?.process.kill('SIGCONT');
@@ -150,7 +154,7 @@ export async function openStack({ ownRedis = false, env = {}, gateway }: StackOp
   });
   const prefix = ownRedis ? '{weixin-media}' : `{test-${crypto.randomUUID()}}`;
   const environment: Environment = {
-    REDIS_URL: server?.url ?? inject('redisUrl'),
+    REDIS_URL: server?.url ?? (await injected('redisUrl')),
     QUEUE_PREFIX: prefix,
     ARCHIVE_BUCKET: s3.bucket,
     S3_FORCE_PATH_STYLE: 'true',
@@ -203,7 +207,7 @@ export async function openStack({ ownRedis = false, env = {}, gateway }: StackOp
       if (server === undefined) throw new Error('this stack has no redis-server of its own');
       const { port } = server;
       await server.stop();
-      server = await startRedisServer(inject('redisExecutable'), { ...redisOptions, port });
+      server = await startRedisServer(executable, { ...redisOptions, port });
     },
     worker: (more = {}) => {
       const worker = startWorkerProcess({ ...environment, ...more });
@@ -216,6 +220,12 @@ export async function openStack({ ownRedis = false, env = {}, gateway }: StackOp
       Array.from({ length: count }, () => simulator.addMedia({ appId: APP_ID, format: 'jpeg', ...media })),
     [Symbol.asyncDispose]: () => moved.disposeAsync(),
   };
+}
+
+/** What the test run's set-up has provided. Asked only there: outside it vitest can't be loaded. */
+async function injected(name: 'redisExecutable' | 'redisUrl'): Promise<string> {
+  const { inject } = await import('vitest');
+  return inject(name);
 }
 
 async function removeKeys(redis: RedisClient, prefix: string): Promise<void> {

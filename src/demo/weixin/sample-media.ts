@@ -42,10 +42,17 @@ function fillBetween(head: Buffer, tail: Buffer, sizeBytes: number, seed: string
   const block = noise(seed, BLOCK_BYTES);
   const fillBytes = Math.max(0, sizeBytes - head.byteLength - tail.byteLength);
 
+  /** No two blocks are equal, so that parts in the wrong order, or twice, do not go unnoticed. */
+  function numbered(index: number): Buffer {
+    const copy = Buffer.from(block);
+    copy.write(index.toString(16).padStart(8, '0'), 0, 'latin1');
+    return copy;
+  }
+
   function* whole(): Generator<Buffer> {
     if (head.byteLength > 0) yield head;
-    for (let left = fillBytes; left > 0; left -= BLOCK_BYTES)
-      yield left >= BLOCK_BYTES ? block : block.subarray(0, left);
+    for (let start = 0; start < fillBytes; start += BLOCK_BYTES)
+      yield numbered(start / BLOCK_BYTES).subarray(0, fillBytes - start);
     if (tail.byteLength > 0) yield tail;
   }
 
