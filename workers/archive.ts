@@ -196,7 +196,10 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     await checkRedis();
     await checkStore();
     checkAccounts();
-    await fleet.beat({ ...me, inFlight: 0 });
+    // A Redis that is full takes no note of us, and may still give out jobs.
+    await fleet
+      .beat({ ...me, inFlight: 0 })
+      .catch((error: unknown) => log.warn({ err: error }, 'Redis takes no note of this worker'));
     const running = dispatcher.run();
     ready = true;
     log.info(

@@ -9,6 +9,7 @@ import type { WeixinClient } from '../weixin/weixin-client.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import { digestStream } from './digest-stream.ts';
 import { contentTypeOf, extensionOf, metadataOf } from './object-metadata.ts';
+import { mayNotLook } from './recover-media.ts';
 
 /** A media that lies, verified, in the bucket. */
 export interface ArchivedObject {
@@ -85,7 +86,8 @@ async function store(
     receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest }, signal);
   } else {
     // What an earlier attempt could not take back because the store was out of reach.
-    await parts.store.abandonUploads(`${mediaKeyStem(job)}.`, signal);
+    const abandoned = await parts.store.abandonUploads(`${mediaKeyStem(job)}.`, signal);
+    if (!abandoned.ok && !mayNotLook(abandoned.failure)) return abandoned;
     const metadata = metadataOf(job, body, archivedAt);
     receipt = await parts.store.writeStream(
       { ...named, metadata, chunks: heldThenRest(held.bytes, chunks), digest: stream.digest },

@@ -46,6 +46,6 @@ export async function recoverMedia(
  * True when the store has no such listing or we have no right to it, which `doctor` tells. Going on costs a second
  * download at most; stopping here would keep every media that can't be saved from becoming a dead letter.
  */
-function mayNotLook({ code }: Failure): boolean {
+export function mayNotLook({ code }: Failure): boolean {
   return code === 'store-denied' || code === 'store-refused';
 }

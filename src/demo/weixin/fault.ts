@@ -51,8 +51,13 @@ interface Armed {
 export class FaultBoard {
   #armed: Armed[] = [];
 
-  arm(fault: Fault): void {
-    this.#armed.push({ fault, left: fault.times ?? Number.POSITIVE_INFINITY, seen: 0 });
+  /** Returns what ends it. */
+  arm(fault: Fault): () => void {
+    const armed: Armed = { fault, left: fault.times ?? Number.POSITIVE_INFINITY, seen: 0 };
+    this.#armed.push(armed);
+    return () => {
+      this.#armed = this.#armed.filter((other) => other !== armed);
+    };
   }
 
   clear(): void {
@@ -72,6 +77,7 @@ export class FaultBoard {
       armed.seen += 1;
       if (armed.seen % (fault.every ?? 1) !== 0) continue;
       armed.left -= 1;
+      if (armed.left === 0) this.#armed = this.#armed.filter((other) => other !== armed);
       return fault.action;
     }
     return undefined;

@@ -39,20 +39,19 @@ export function exactBytes(bytes: Buffer): SampleBytes {
 }
 
 function fillBetween(head: Buffer, tail: Buffer, sizeBytes: number, seed: string): SampleBytes {
-  const block = noise(seed, BLOCK_BYTES);
   const fillBytes = Math.max(0, sizeBytes - head.byteLength - tail.byteLength);
 
   /** No two blocks are equal, so that parts in the wrong order, or twice, do not go unnoticed. */
-  function numbered(index: number): Buffer {
-    const copy = Buffer.from(block);
-    copy.write(index.toString(16).padStart(8, '0'), 0, 'latin1');
-    return copy;
+  function block(index: number): Buffer {
+    const bytes = Buffer.from(noise());
+    withoutMarkers(createHash('sha512').update(`${seed} ${index}`).digest()).copy(bytes);
+    return bytes;
   }
 
   function* whole(): Generator<Buffer> {
     if (head.byteLength > 0) yield head;
     for (let start = 0; start < fillBytes; start += BLOCK_BYTES)
-      yield numbered(start / BLOCK_BYTES).subarray(0, fillBytes - start);
+      yield block(start / BLOCK_BYTES).subarray(0, fillBytes - start);
     if (tail.byteLength > 0) yield tail;
   }
 
@@ -73,14 +72,20 @@ function fillBetween(head: Buffer, tail: Buffer, sizeBytes: number, seed: string
   return { sizeBytes: total, sha256: hash.digest('hex'), chunks };
 }
 
-/** Bytes that look random and are the same for the same seed. */
-function noise(seed: string, length: number): Buffer {
-  const pieces: Buffer[] = [];
-  for (let index = 0; index * 64 < length; index += 1) {
-    pieces.push(createHash('sha512').update(`${seed} ${index}`).digest());
-  }
-  // 0xFF starts a JPEG marker: keep the filler free of it.
-  const bytes = Buffer.concat(pieces).subarray(0, length);
+let sharedNoise: Buffer | undefined;
+
+/** Bytes that look random, the same for all: what tells two media apart is the beginning of their blocks. */
+function noise(): Buffer {
+  sharedNoise ??= withoutMarkers(
+    Buffer.concat(
+      Array.from({ length: BLOCK_BYTES / 64 }, (_, index) => createHash('sha512').update(String(index)).digest()),
+    ),
+  );
+  return sharedNoise;
+}
+
+/** 0xFF starts a JPEG marker: the filler is kept free of it. */
+function withoutMarkers(bytes: Buffer): Buffer {
   for (const [index, byte] of bytes.entries()) if (byte === 0xff) bytes[index] = 0xfe;
   return bytes;
 }

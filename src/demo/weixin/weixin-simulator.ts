@@ -56,7 +56,8 @@ export interface WeixinSimulator {
   readonly counts: SimulatorCounts;
   addApp(app: SimulatedApp): void;
   addMedia(media: NewMedia): SimulatedMedia;
-  arm(fault: Fault): void;
+  /** Returns what ends the fault. */
+  arm(fault: Fault): () => void;
   /** Ends all armed faults. */
   disarm(): void;
   /** As if another system had refreshed the app's token by force. */
