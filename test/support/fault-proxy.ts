@@ -76,7 +76,17 @@ export interface FaultProxy extends AsyncDisposable {
 export interface FaultProxyOptions {
   /** Refuses a body that is not what its headers say, on behalf of a server that never looks. */
   readonly checkPayload?: boolean;
+  /**
+   * Lists objects and open multipart uploads on behalf of the embedded server, which leaves some objects out and gives
+   * others twice where there is more than a page of them, and lists no uploads. Everything must come through the proxy.
+   */
+  readonly keepLists?: boolean;
+  /** False where so much passes that remembering it all in `seen` would fill the memory. Default true. */
+  readonly remember?: boolean;
 }
+
+/** As many objects as S3 lists at once. */
+const LIST_PAGE = 1_000;
 
 interface Rule {
   readonly fits: (request: SeenRequest) => boolean;
@@ -89,10 +99,11 @@ interface Rule {
 /** The `Host` header is passed on as it was signed, so signatures stay valid. */
 export async function startFaultProxy(
   target: string,
-  { checkPayload = false }: FaultProxyOptions = {},
+  { checkPayload = false, keepLists = false, remember = true }: FaultProxyOptions = {},
 ): Promise<FaultProxy> {
   const seen: SeenRequest[] = [];
   const rules: Rule[] = [];
+  const keys = new Set<string>();
   /** By their ids. */
   const uploads = new Map<string, string>();
 
@@ -101,6 +112,7 @@ export async function startFaultProxy(
     if (rule === undefined) return undefined;
     rule.left -= 1;
     rule.met += 1;
+    if (rule.left <= 0) rules.splice(rules.indexOf(rule), 1);
     return rule;
   }
 
@@ -108,7 +120,7 @@ export async function startFaultProxy(
     const { socket } = incoming;
     const url = new URL(incoming.url ?? '/', target);
     const request = seenRequest(incoming, url);
-    seen.push(request);
+    if (remember) seen.push(request);
     const rule = ruleFor(request);
     const fault = rule?.fault;
     if (fault?.type === 'hang' && fault.where === 'before') return;
@@ -116,6 +128,11 @@ export async function startFaultProxy(
       await buffer(incoming);
       outgoing.writeHead(fault.status, { 'content-type': 'application/xml' });
       outgoing.end(request.operation.startsWith('Head') ? undefined : (fault.body ?? errorXml(fault.code ?? '')));
+      return;
+    }
+    const list = keepLists ? listFor(request) : undefined;
+    if (list !== undefined) {
+      outgoing.writeHead(200, { 'content-type': 'application/xml' }).end(list);
       return;
     }
     const upstream = openRequest(url, {
@@ -179,8 +196,27 @@ export async function startFaultProxy(
     request.status = answer.statusCode ?? 500;
   }
 
+  function listFor({ operation, query }: SeenRequest): string | undefined {
+    const prefix = query['prefix'] ?? '';
+    if (operation === 'ListMultipartUploads') {
+      const open = [...uploads].filter(([, key]) => key.startsWith(prefix));
+      const rows = open.map(([id, key]) => `<Upload><Key>${key}</Key><UploadId>${id}</UploadId></Upload>`);
+      return `<ListMultipartUploadsResult>${rows.join('')}</ListMultipartUploadsResult>`;
+    }
+    if (operation !== 'ListObjects') return undefined;
+    const after = query['continuation-token'] ?? '';
+    const all = [...keys].filter((key) => key.startsWith(prefix) && key > after).sort();
+    const page = all.slice(0, LIST_PAGE);
+    const more = all.length > page.length;
+    const rows = page.map((key) => `<Contents><Key>${key}</Key></Contents>`);
+    const next = more ? `<NextContinuationToken>${page.at(-1)}</NextContinuationToken>` : '';
+    return `<ListBucketResult><IsTruncated>${more}</IsTruncated>${next}${rows.join('')}</ListBucketResult>`;
+  }
+
   function noteUpload(request: SeenRequest, url: URL, answer: IncomingMessage, body?: Buffer): void {
     if ((answer.statusCode ?? 500) >= 300) return;
+    if (request.operation === 'PutObject' || request.operation === 'CompleteMultipartUpload') keys.add(request.key);
+    if (request.operation === 'DeleteObject') keys.delete(request.key);
     if (request.operation === 'CreateMultipartUpload') {
       const id = /<UploadId>([^<]+)<\/UploadId>/.exec(body?.toString('utf8') ?? '')?.[1];
       if (id !== undefined) uploads.set(id, request.key);
@@ -215,6 +251,7 @@ export async function startFaultProxy(
         },
         disarm: () => {
           rule.left = 0;
+          if (rules.includes(rule)) rules.splice(rules.indexOf(rule), 1);
         },
         release: rule.released.resolve,
       };

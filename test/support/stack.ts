@@ -123,6 +123,8 @@ export interface Stack extends AsyncDisposable {
 export interface StackOptions {
   /** A redis-server of its own, with an AOF, in place of a corner of the shared one. */
   readonly ownRedis?: boolean;
+  /** Further arguments of that redis-server. */
+  readonly redisArguments?: readonly string[];
   readonly env?: Environment;
   /** The program of a redis-server. Absent: that of the test run. */
   readonly redisExecutable?: string;
@@ -144,7 +146,11 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
   parts.defer(() => simulator.close());
   simulator.addApp({ appId: APP_ID, secret: APP_SECRET });
 
-  const redisOptions = { directory: join(folder, 'redis'), appendOnly: true };
+  const redisOptions = {
+    directory: join(folder, 'redis'),
+    appendOnly: true,
+    ...(options.redisArguments === undefined ? {} : { arguments: options.redisArguments }),
+  };
   const executable = options.redisExecutable ?? (await injected('redisExecutable'));
   let server = ownRedis ? await startRedisServer(executable, redisOptions) : undefined;
   parts.defer(async () => {

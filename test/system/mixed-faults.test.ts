@@ -8,6 +8,7 @@ import type { MediaJob } from '../../src/media/media-job.ts';
 import { DAY, iso, MINUTE, SECOND } from '../../src/time.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
 import { jobOf, keysBelow, lettersOf, notArchived, openJobs, untilIdle } from '../support/stack.ts';
+import { HARMLESS, SPOILING, SPOILING_VIDEO } from '../support/troubles.ts';
 import { openS3Door } from './s3-door.ts';
 import { openStackOfTwoApps } from './two-apps.ts';
 
@@ -18,68 +19,6 @@ const MIB = 1024 * 1024;
 const PART_SIZE_BYTES = 5 * MIB;
 /** The last try is made two minutes before the deadline: these have some seconds until then. */
 const SOON_GIVEN_UP_MS = 3 * DAY - 2 * MINUTE - 5 * SECOND;
-
-interface FaultRow {
-  readonly action: FaultAction;
-  /** What an attempt that meets it fails with. */
-  readonly failure: FailureCode;
-  /** Tried again within the attempt. */
-  readonly withinAttempt?: true;
-}
-
-const HTML = '<!DOCTYPE html><html><body>busy</body></html>';
-
-/** What spoils an attempt. */
-const SPOILING: readonly FaultRow[] = [
-  { action: { type: 'errcode', errcode: -1 }, failure: 'weixin-busy', withinAttempt: true },
-  { action: { type: 'errcode', errcode: -1, asString: true }, failure: 'weixin-busy', withinAttempt: true },
-  { action: { type: 'errcode', errcode: 40001 }, failure: 'token-rejected', withinAttempt: true },
-  { action: { type: 'errcode', errcode: 40014 }, failure: 'token-rejected', withinAttempt: true },
-  { action: { type: 'errcode', errcode: 42001 }, failure: 'token-rejected', withinAttempt: true },
-  { action: { type: 'errcode', errcode: 40002 }, failure: 'weixin-request-refused' },
-  { action: { type: 'errcode', errcode: 99_999, errmsg: 'nobody knows' }, failure: 'unclassified' },
-  { action: { type: 'truncate' }, failure: 'body-truncated' },
-  { action: { type: 'truncate', afterBytes: 1 }, failure: 'body-truncated' },
-  { action: { type: 'reset' }, failure: 'weixin-unreachable', withinAttempt: true },
-  { action: { type: 'hang', where: 'headers' }, failure: 'weixin-timeout' },
-  { action: { type: 'hang', where: 'body' }, failure: 'weixin-timeout' },
-  { action: { type: 'empty' }, failure: 'body-empty' },
-  { action: { type: 'json-in-disguise', errcode: 99_998 }, failure: 'unclassified' },
-  { action: { type: 'html', status: 200 }, failure: 'weixin-bad-gateway' },
-  { action: { type: 'html', status: 502 }, failure: 'weixin-bad-gateway' },
-  { action: { type: 'text', body: '' }, failure: 'body-empty' },
-  { action: { type: 'text', body: 'busy, try later' }, failure: 'weixin-unexpected-reply' },
-  { action: { type: 'text', body: '{"errcode":40001,"errm' }, failure: 'weixin-unexpected-reply' },
-  { action: { type: 'text', body: '{"ok":true}' }, failure: 'weixin-unexpected-reply' },
-  { action: { type: 'text', body: '{"ok":true}', contentType: 'image/jpeg' }, failure: 'body-not-media' },
-  { action: { type: 'text', body: HTML, contentType: 'image/jpeg' }, failure: 'body-not-media' },
-  { action: { type: 'redirect', location: 'http://127.0.0.1:9/' }, failure: 'weixin-bad-gateway' },
-];
-
-/** The same from the host of a `video_url`, which is asked twice within an attempt. */
-const SPOILING_VIDEO: readonly FaultRow[] = [
-  { action: { type: 'truncate' }, failure: 'body-truncated' },
-  { action: { type: 'reset' }, failure: 'video-url-failed' },
-  { action: { type: 'hang', where: 'headers' }, failure: 'weixin-timeout' },
-  { action: { type: 'hang', where: 'body' }, failure: 'weixin-timeout' },
-  { action: { type: 'empty' }, failure: 'body-empty' },
-  { action: { type: 'html', status: 200 }, failure: 'body-not-media' },
-  { action: { type: 'html', status: 403 }, failure: 'video-url-failed' },
-  { action: { type: 'json-in-disguise', errcode: -1 }, failure: 'body-not-media' },
-  { action: { type: 'text', body: '{"errcode":-1}' }, failure: 'body-not-media' },
-  { action: { type: 'redirect', location: 'ftp://127.0.0.1/' }, failure: 'video-url-refused' },
-];
-
-/** What is odd and yet brings the very bytes. */
-const HARMLESS: readonly FaultAction[] = [
-  { type: 'drip', chunkBytes: 5_000, everyMs: 20 },
-  { type: 'stale-socket' },
-  { type: 'wrong-type', contentType: 'text/plain', disposition: false },
-  { type: 'wrong-type', contentType: 'application/octet-stream', disposition: true },
-  { type: 'no-length', framing: 'chunked' },
-  { type: 'no-length', framing: 'close' },
-  { type: 'gzip' },
-];
 
 const FORMATS = Object.keys(SAMPLE_FORMATS) as SampleFormat[];
 
