@@ -8,14 +8,23 @@ const MAX_TEXT = 300;
 /** Longest JSON that is read as WeChat's. Its errors are some 100 to 300 bytes. */
 export const MAX_JSON_BYTES = 64 * 1024;
 
+/** What may stand before the brace: white space, which includes the byte order mark, and control characters. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const BEFORE_JSON = /^[\s\u0000-\u001f\u007f]+/;
+
+/** True when the text may go on to be a JSON object. */
+export function startsLikeJson(text: string): boolean {
+  return /^(\{|$)/.test(text.replace(BEFORE_JSON, ''));
+}
+
 /**
- * Parses a JSON object as WeChat sends it: possibly behind a byte order mark and with raw control characters in it.
- * Returns `undefined` for anything else.
+ * Parses a JSON object as WeChat sends it: possibly behind a byte order mark and with raw control characters in it or
+ * before it. Returns `undefined` for anything else.
  */
 export function parseWeixinJson(body: Uint8Array): Readonly<Record<string, unknown>> | undefined {
   const text = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
     .toString('utf8')
-    .replace(/^\uFEFF/, '')
+    .replace(BEFORE_JSON, '')
     .trim();
   if (!text.startsWith('{')) return undefined;
   for (const candidate of [text, withoutControls(text)]) {

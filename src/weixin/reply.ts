@@ -3,7 +3,7 @@ import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../medi
 import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
 import type { Secret } from '../secret.ts';
 import { textOf } from './decoded-body.ts';
-import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable } from './error-reply.ts';
+import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable, startsLikeJson } from './error-reply.ts';
 
 /** What WeChat's HTTP answer turned out to be. The status says nothing: errors come as 200. */
 export type Reply =
@@ -27,7 +27,7 @@ export interface HttpAnswer {
 
 /** How many first bytes `classifyReply` needs: enough to sniff, and all of what may be JSON. */
 export function bytesToClassify(head: Buffer): number {
-  return head.byteLength === 0 || startsLikeJson(head) ? MAX_JSON_BYTES + 1 : SNIFF_BYTES;
+  return startsLikeJson(head.toString('utf8', 0, 64)) ? MAX_JSON_BYTES + 1 : SNIFF_BYTES;
 }
 
 /**
@@ -62,6 +62,8 @@ export async function classifyReply(answer: HttpAnswer, sent: Secret): Promise<R
   }
 
   const sniffed = await sniffType(head);
+  if (sniffed === undefined && answer.complete && startsLikeError(head))
+    return failed('body-not-media', { detail: excerpt(head, sent) });
   const attached = disposition !== undefined && !isTextType(declaredType);
   if (sniffed === undefined && !declaredMedia && !attached) {
     return failed('weixin-unexpected-reply', { detail: excerpt(head, sent) });
@@ -87,8 +89,10 @@ function classifyJson(json: Readonly<Record<string, unknown>>, sent: Secret): Re
   return 'errcode' in json ? { type: 'failure', failure: failureOfReply(json, 'media', sent) } : undefined;
 }
 
-function startsLikeJson(head: Buffer): boolean {
-  return /^\uFEFF?\s*(\{|$)/.test(head.subarray(0, 64).toString('utf8'));
+/** An error that is not JSON, because it was cut or something was written into or behind it, is still no media. */
+function startsLikeError(head: Buffer): boolean {
+  const start = head.toString('utf8', 0, SNIFF_BYTES);
+  return startsLikeJson(start) && /"errcode"\s*:/.test(start);
 }
 
 /** The beginning of an odd answer, for the operator who has to make sense of it. */

@@ -57,6 +57,23 @@ describe('an error of WeChat is an error', () => {
     );
   });
 
+  test.each([
+    ['an image', { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION }],
+    ['a voice', { 'content-type': 'voice/speex', 'content-disposition': DISPOSITION }],
+    ['a download', { 'content-type': 'application/octet-stream', 'content-disposition': DISPOSITION }],
+  ])('behind control characters, dressed as %s', async (_name, headers) => {
+    expect(await codeOf(`\u0000\u0001\n\uFEFF{"errcode":40007,"errmsg":""}\u0000`, headers)).toBe('invalid-media-id');
+  });
+
+  test.each([
+    ['cut short', '{"errcode":40001,"errmsg":"invalid cred'],
+    ['with a quotation mark in its text', '{"errcode":40001,"errmsg":"an "odd" text"}'],
+    ['with something behind it', '{"errcode":40001,"errmsg":""}\u0000\u0001<br>'],
+  ])('%s, dressed as a voice or a download', async (_name, body) => {
+    for (const type of ['voice/speex', 'audio/amr', 'application/octet-stream'])
+      expect(await codeOf(body, { 'content-type': type, 'content-disposition': DISPOSITION })).toBe('body-not-media');
+  });
+
   test('with its errcode as a string', async () => {
     expect(await codeOf('{"errcode":"45009","errmsg":""}')).toBe('quota-exhausted');
   });
