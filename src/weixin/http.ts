@@ -53,6 +53,12 @@ export type HttpPhase = 'request' | 'body';
 
 const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'TimeoutError', 'ETIMEDOUT']);
 
+/** What undici says of an answer that is not HTTP, besides the codes of its parser; not every fault has one of those. */
+const NOT_HTTP = new Set(['HTTPParserError', 'UND_ERR_HEADERS_OVERFLOW']);
+
+/** Two lengths, or a length beside chunks: whoever answered, no body can be told from what follows it. */
+const AMBIGUOUS_LENGTH = 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH';
+
 /**
  * Returns what an error of undici or of a socket means.
  *
@@ -61,12 +67,10 @@ const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'Ti
 export function classifyHttpError(error: unknown, phase: HttpPhase): Failure {
   const name = errorName(error);
   if (TIMEOUTS.has(name)) return failure('weixin-timeout', { detail: name });
-  // Not HTTP at all, or not HTTP as it should be.
-  if (name.startsWith('HPE_') || name === 'UND_ERR_HEADERS_OVERFLOW')
-    return failure('weixin-bad-gateway', { detail: name });
+  if (name.startsWith('HPE_') || NOT_HTTP.has(name)) return failure('weixin-bad-gateway', { detail: name });
   // A connection that ends within the body ends it short.
   if (phase === 'body') return failure('body-truncated', { detail: name });
-  return failure('weixin-unreachable', { detail: name });
+  return failure(name === AMBIGUOUS_LENGTH ? 'weixin-bad-gateway' : 'weixin-unreachable', { detail: name });
 }
 
 /** The code of an error or of its cause, else its name. */
