@@ -12,6 +12,8 @@ import { type RunJob, ShutdownError } from './run-job.ts';
 
 /** How often every lane is looked at whatever the markers said: one that was popped by a dying worker is lost. */
 const SWEEP_MS = 5 * SECOND;
+/** How often lanes are looked into before a job is taken while markers are not waited for, since there is work at hand. */
+const GLANCE_MS = SECOND;
 /** The longest a wait for markers lasts. */
 const MARKER_WAIT_SECONDS = 5;
 /** After an error of Redis. */
@@ -45,6 +47,9 @@ export interface DispatcherOptions {
  *
  * It sleeps while there is nothing to do. What wakes it: a slot that comes free, a marker that BullMQ sets in a lane
  * when a job is added, the time of the next delayed job, a gate, the sweep.
+ *
+ * A busy worker leaves the markers to idle ones, which can run a job at once. So that a lane with a large backlog does
+ * not keep it from seeing others, it looks into the lanes now and then, before the job it takes next.
  */
 export interface Dispatcher {
   /** Runs until `stop`. */
@@ -87,6 +92,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const workerId = randomUUID();
   let turn = 0;
   let sweptAt = Number.NEGATIVE_INFINITY;
+  let glancedAt = Number.NEGATIVE_INFINITY;
   let rescuedAt = Number.NEGATIVE_INFINITY;
   let lastTurnAt = now();
   let stopping = false;
@@ -121,9 +127,17 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
     await lookBehindGates();
     if (stopping) return;
-    const state = running.size < concurrency ? chooseLane(served.values(), isOpen) : undefined;
+    const state = await chooseNext();
     if (state !== undefined) await takeFrom(state);
     else await pause(SECOND);
+  }
+
+  async function chooseNext(): Promise<Served | undefined> {
+    if (running.size >= concurrency) return undefined;
+    const state = chooseLane(served.values(), isOpen);
+    if (state === undefined || now() - glancedAt < GLANCE_MS) return state;
+    await glance();
+    return chooseLane(served.values(), isOpen);
   }
 
   function isOpen({ appId }: Served): boolean {
@@ -151,7 +165,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         return lanes.lane(name);
       },
       appId: appOfLane(name),
-      ready: true,
+      ready: false,
       nextAt: undefined,
       running: 0,
       lastTurn: 0,
@@ -162,15 +176,26 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return state;
   }
 
-  /** Looks for new lanes, looks into all that seem empty, and asks for a look behind each closed gate. */
+  /** Looks for new lanes, glances into all that seem empty, and asks for a look behind each closed gate. */
   async function sweep(): Promise<void> {
     sweptAt = now();
     await fleet.serve([...options.apps]);
     for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
     for (const state of served.values()) {
       await openForServed(state);
-      if (isOpen(state)) state.ready = true;
-      else if (!state.looking) state.lookDue = true;
+      if (!isOpen(state) && !state.looking) state.lookDue = true;
+    }
+    await glance();
+  }
+
+  /** Finds out which lanes have work, of those that seem to have none. */
+  async function glance(): Promise<void> {
+    glancedAt = now();
+    const quiet = [...served.values()].filter((state) => !state.ready && isOpen(state));
+    const seen = await lanes.glance(quiet.map(({ lane }) => lane.name));
+    for (const [index, state] of quiet.entries()) {
+      state.ready ||= seen[index]?.ready ?? false;
+      dueNoLaterThan(state, seen[index]?.nextAt);
     }
   }
 
@@ -271,7 +296,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         if (state === undefined) continue;
         // A marker of a delayed job bears the time it is due; any other says now.
         if (Number(score) <= now()) state.ready = true;
-        else state.nextAt = Math.min(state.nextAt ?? Number.POSITIVE_INFINITY, Number(score));
+        else dueNoLaterThan(state, Number(score));
         wake();
       } catch (error) {
         if (stopping) return;
@@ -323,6 +348,11 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       return lastTurnAt;
     },
   };
+}
+
+/** The earlier time counts: it costs a take in vain at most, where the later one would leave a job waiting. */
+function dueNoLaterThan(state: LaneState, at: number | undefined): void {
+  if (at !== undefined) state.nextAt = Math.min(state.nextAt ?? at, at);
 }
 
 /** How soon the watcher looks again after it found the worker busy. */

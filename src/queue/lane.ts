@@ -105,6 +105,14 @@ export interface Lane {
   keyOfJob(id: string): string;
 }
 
+/** What lies in a lane, as far as a worker asks before it takes. */
+export interface Glance {
+  /** True when there is a job that can run now. */
+  readonly ready: boolean;
+  /** When the next delayed job is due, as a Unix time in milliseconds; `undefined` when none is delayed. */
+  readonly nextAt: number | undefined;
+}
+
 export interface LaneOptions {
   readonly lockMs: number;
   /** How often a worker looks for jobs whose worker has died. */
@@ -114,6 +122,8 @@ export interface LaneOptions {
 /** Opens lanes over one shared connection. */
 export interface Lanes {
   lane(name: string): Lane;
+  /** Looks into many lanes in one round trip, and takes nothing. Returns what lies in each, in their order. */
+  glance(names: readonly string[]): Promise<Glance[]>;
   close(): Promise<void>;
 }
 
@@ -144,14 +154,35 @@ export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEv
     return opened;
   }
 
+  function lane(name: string): Lane {
+    const known = lanes.get(name);
+    if (known !== undefined) return known;
+    root ??= openRoot();
+    const opened = openLane(redis, root, name, options);
+    lanes.set(name, opened);
+    return opened;
+  }
+
   return {
-    lane: (name) => {
-      const known = lanes.get(name);
-      if (known !== undefined) return known;
-      root ??= openRoot();
-      const opened = openLane(redis, root, name, options);
-      lanes.set(name, opened);
-      return opened;
+    lane,
+    glance: async (names) => {
+      const pipeline = redis.pipeline();
+      for (const name of names) {
+        const { keyOfJob: key } = lane(name);
+        pipeline.exists(key('wait'), key('prioritized'));
+        pipeline.zrange(key('delayed'), '0', '0', 'WITHSCORES');
+      }
+      const values = ((await pipeline.exec()) ?? []).map(([error, value]) => {
+        if (error !== null) throw error;
+        return value;
+      });
+      return names.map((_, index) => {
+        const [, due] = values[2 * index + 1] as string[];
+        return {
+          ready: values[2 * index] !== 0,
+          nextAt: due === undefined ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT),
+        };
+      });
     },
     close: async () => root?.close(),
   };
@@ -259,6 +290,8 @@ interface LaneLockOptions {
 
 /** BullMQ scores a prioritized job `priority * 2^32 + counter`. */
 const PRIORITY_SCORE_UNIT = 2 ** 32;
+/** And a delayed one `due * 4096 + counter`. */
+const DELAYED_SCORE_UNIT = 4_096;
 
 type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDelay: number, nextAt: number];
 

@@ -255,6 +255,46 @@ describe('a worker', () => {
     expect(held.begun.at(-1)).toBe(other.mediaId);
   });
 
+  test('that is never idle sees within a second what has come to a lane that was empty', async () => {
+    const held = heldAttempts();
+    const worker = startWorker(held.attempt, { concurrency: 2, apps: [APP_ID, OTHER_APP_ID] });
+    await worker.door.admit(many(50));
+    await until(() => held.running.length === 2);
+    const other = young({ appId: OTHER_APP_ID });
+    await worker.door.admit([other]);
+    clock.advance(SECOND);
+    held.end(held.running[0] ?? '');
+    await until(() => held.begun.length === 3);
+    expect(held.begun.at(-1)).toBe(other.mediaId);
+  });
+
+  test('looks into empty lanes without taking from them', async () => {
+    const takes: string[] = [];
+    const through = (lane: Lane): Lane => ({
+      ...lane,
+      take: (token) => {
+        takes.push(lane.name);
+        return lane.take(token);
+      },
+    });
+    const worker = startWorker(heldAttempts().attempt, { apps: [APP_ID, OTHER_APP_ID], through });
+    await until(() => worker.turns() > 1);
+    await sweep(worker);
+    await sweep(worker);
+    expect(takes).toEqual([]);
+  });
+
+  test('finds a job whose marker has been lost with another worker', async () => {
+    const held = heldAttempts();
+    const before = testWorker({ corner, store: bucket.store, clock });
+    const job = young();
+    await before.door.admit([job]);
+    await corner.redis.del(before.lane.markerKey);
+    startWorker(held.attempt);
+    await until(() => held.begun.length === 1);
+    expect(held.begun).toEqual([job.mediaId]);
+  });
+
   test('takes what is nearest to its deadline first', async () => {
     const held = heldAttempts();
     const jobs = [1, 30, 60, 20].map((ageHours) => young({ receivedAt: iso(clock.now() - ageHours * HOUR) }));

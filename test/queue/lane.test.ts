@@ -46,6 +46,33 @@ describe('the name of a lane', () => {
   );
 });
 
+describe('a glance', () => {
+  test('tells of each lane whether a job can run now, and when the next one is due, and takes nothing', async () => {
+    const names = [APP_ID, OTHER_APP_ID].map(laneOf);
+    const nothing = { ready: false, nextAt: undefined };
+    expect(await lanes.glance(names)).toEqual([nothing, nothing]);
+
+    await lane.add([job('a'), job('b')]);
+    const dueAt = Date.now() + 60 * SECOND;
+    await lane.delay(await takeOne(lane), undefined, dueAt);
+    expect(await lanes.glance(names.toReversed())).toEqual([nothing, { ready: true, nextAt: dueAt }]);
+    await takeOne(lane);
+    expect(await lanes.glance(names)).toEqual([{ ready: false, nextAt: dueAt }, nothing]);
+    expect(await lane.counts()).toEqual({ ...EMPTY, delayed: 1, active: 1 });
+  });
+
+  test('sees jobs that another program has put there without a priority', async () => {
+    const queue = new Queue(laneOf(OTHER_APP_ID), { connection: corner.connect(), prefix: corner.prefix });
+    await queue.add('archive', {});
+    await queue.close();
+    expect(await lanes.glance([laneOf(OTHER_APP_ID)])).toEqual([{ ready: true, nextAt: undefined }]);
+  });
+
+  test('into no lane at all is none', async () => {
+    expect(await lanes.glance([])).toEqual([]);
+  });
+});
+
 describe('a job that is added', () => {
   test('is taken as it was written, once', async () => {
     await lane.add([job('a', 7, { to: 'archive' })]);

@@ -160,6 +160,7 @@ export function testWorker({
       watched.set(name, lane);
       return lane;
     },
+    glance: opened.glance,
     close: opened.close,
   };
   const lane = lanes.lane(laneOf(appId));
