@@ -3,7 +3,7 @@ import { newMediaId } from '../../../src/demo/weixin/weixin-simulator.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { iso, SECOND } from '../../../src/time.ts';
 import { testJob } from '../../support/jobs.ts';
-import type { Contender } from './contender.ts';
+import type { Contender, Work } from './contender.ts';
 import { type RedisLoad, redisLoad } from './redis-load.ts';
 
 /** The app ids of a fleet with so many apps. */
@@ -34,12 +34,15 @@ export async function measureThroughput(
   await contender.add(apps.flatMap((appId) => jobsOf(appId, each)));
   const all = Promise.withResolvers<void>();
   let left = each * apps.length;
+  await using worker = new AsyncDisposableStack();
+  // Without the end of the worker, which takes its time.
   const load = await redisLoad(contender.redis, async () => {
-    await using _worker = await contender.start(apps, concurrency, async () => {
+    const work: Work = async () => {
       left -= 1;
       if (left === 0) all.resolve();
       return true;
-    });
+    };
+    worker.use(await contender.start(apps, concurrency, work));
     await all.promise;
   });
   const done = each * apps.length;
@@ -55,7 +58,7 @@ export async function measureIdle(contender: Contender, apps: readonly string[],
   await contender.redis.flushall();
   await using _worker = await contender.start(apps, 1, async () => true);
   // Until it has looked into every lane once.
-  await sleep(2 * SECOND);
+  await sleep(SECOND);
   return await redisLoad(contender.redis, () => sleep(seconds * SECOND));
 }
 

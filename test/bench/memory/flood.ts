@@ -1,33 +1,33 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { newMediaId } from '../../../src/demo/weixin/weixin-simulator.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { laneOf } from '../../../src/queue/lane.ts';
 import type { RedisClient } from '../../../src/redis/connect.ts';
 import { iso, SECOND } from '../../../src/time.ts';
 import { APP_ID, testJob } from '../../support/jobs.ts';
+import type { Environment } from '../../support/stack.ts';
 import { processMemory } from './process-memory.ts';
 import type { Rig } from './rig.ts';
-import { watch } from './run.ts';
 
 /** What a flood of jobs does to the worker, and to Redis. */
 export interface FloodRow {
-  /** Jobs that were handed in: half of them before the worker started, half while it worked. */
+  /** Jobs that were handed in at first: half of them before the worker started, half while it worked. */
   readonly jobs: number;
   readonly jobsPerSecond: number;
   /** Of Redis, for each waiting job. */
   readonly redisBytesPerJob: number;
-  /** Of the worker, resident: ready, at the end, and the most ever. */
-  readonly idleBytes: number;
-  readonly afterBytes: number;
-  readonly peakBytes: number;
-  /** At the end: all have been handed in, and the worker is still at work on them. */
+  /** At the end, with the worker still at work. */
   readonly waiting: number;
   readonly archived: number;
+  /** Of the worker, resident: ready, at the end, and the most ever. */
+  readonly idleBytes: number;
+  readonly endBytes: number;
+  readonly peakBytes: number;
 }
 
-/** So that a small flood and a large one are compared at work. */
-const AT_LEAST_ARCHIVED = 1_000;
 /** Jobs in one call of the door: a producer's batch. */
 const BATCH = 5_000;
+const TOP_UP_EVERY_MS = 100;
 
 /** Every media that is asked for: a small GIF. Nobody keeps a million media to send. */
 const ANY_MEDIA = {
@@ -35,8 +35,11 @@ const ANY_MEDIA = {
   action: { type: 'text', contentType: 'image/gif', body: `GIF89a${'\u0001'.repeat(200)};` },
 } as const;
 
-/** Hands in `count` jobs of one app, half of them to a worker that is at work on them. */
-export async function runFlood(rig: Rig, count: number): Promise<FloodRow> {
+/**
+ * Hands in `count` jobs of one app, half of them to a worker that is at work on them, and half of that again whenever
+ * fewer are left, until the worker has archived `archive` media.
+ */
+export async function runFlood(rig: Rig, count: number, archive: number, env: Environment): Promise<FloodRow> {
   const { queue } = rig;
   await queue.redis.flushall();
   await rig.origin.ask({ type: 'faults', faults: [ANY_MEDIA] });
@@ -49,23 +52,20 @@ export async function runFlood(rig: Rig, count: number): Promise<FloodRow> {
   const enqueuedInMs = performance.now() - startedAt;
   const redisBytesPerJob = ((await usedMemory(queue.redis)) - before) / half;
 
-  await using worker = await rig.worker({ WORKER_CONCURRENCY: '32' });
+  await using worker = await rig.worker({ WORKER_CONCURRENCY: '32', ...env });
   const idleBytes = processMemory(worker.pid).residentBytes;
   await handIn(rig, count - half);
-  await watch(worker, Math.min(count, AT_LEAST_ARCHIVED));
-  const { waiting } = await queue.lanes.lane(laneOf(APP_ID)).counts();
-  const archived = await worker.metric('weixin_media_archived_total');
-  const { residentBytes: afterBytes, peakBytes } = processMemory(worker.pid);
-  return {
-    jobs: count,
-    jobsPerSecond: (half / enqueuedInMs) * SECOND,
-    redisBytesPerJob,
-    idleBytes,
-    afterBytes,
-    peakBytes,
-    waiting,
-    archived,
-  };
+  for (;;) {
+    const { waiting } = await queue.lanes.lane(laneOf(APP_ID)).counts();
+    const archived = await worker.metric('weixin_media_archived_total');
+    if (archived >= archive) {
+      const { residentBytes: endBytes, peakBytes } = processMemory(worker.pid);
+      const jobsPerSecond = (half / enqueuedInMs) * SECOND;
+      return { jobs: count, jobsPerSecond, redisBytesPerJob, waiting, archived, idleBytes, endBytes, peakBytes };
+    }
+    if (waiting < half) await handIn(rig, half);
+    await sleep(TOP_UP_EVERY_MS);
+  }
 }
 
 async function handIn({ queue }: Rig, count: number): Promise<void> {

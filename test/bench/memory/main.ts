@@ -1,14 +1,16 @@
 /**
  * Measures what a worker needs of memory, by Linux's own account of its process.
  *
- *   npm run bench:memory -- [--images N] [--videos N] [--flood N] [--json]
+ *   npm run bench:memory -- [--images N] [--videos N] [--flood N] [--node-options TEXT] [--json]
  *
  * The worker is a real process; so are Redis, the WeChat simulator and an S3 server, each with its memory to itself.
- * Prints two Markdown tables: the most a worker has needed for media in flight, and what a flood of jobs does to it.
+ * Prints two Markdown tables: the most a worker has needed for media in flight, and what a flood of jobs does to it,
+ * beside a queue that is kept short until the worker has done as much. `--node-options` are the worker's NODE_OPTIONS.
  */
 import { parseArgs } from 'node:util';
 import type { MediaJob } from '../../../src/media/media-job.ts';
-import { runFlood } from './flood.ts';
+import type { Environment } from '../../support/stack.ts';
+import { type FloodRow, runFlood } from './flood.ts';
 import { openRig, type Rig } from './rig.ts';
 import { runScenario } from './run.ts';
 import { FULL, type Scenario, scenarios } from './scenarios.ts';
@@ -18,10 +20,17 @@ const { values } = parseArgs({
     images: { type: 'string', default: String(FULL.images) },
     videos: { type: 'string', default: String(FULL.videos) },
     flood: { type: 'string', default: '100000' },
+    'node-options': { type: 'string', default: '' },
     json: { type: 'boolean', default: false },
   },
 });
 
+/** Of a queue that is kept short. */
+const SHORT = 1_000;
+/** A worker's memory has settled by then. */
+const SETTLED_AFTER = 10_000;
+
+const env: Environment = values['node-options'] === '' ? {} : { NODE_OPTIONS: values['node-options'] };
 await using rig = await openRig(console.error);
 
 const library = new Map<string, readonly MediaJob[]>();
@@ -32,7 +41,7 @@ if (!values.json) {
   console.log('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
 }
 for (const scenario of scenarios({ images: Number(values.images), videos: Number(values.videos) })) {
-  const row = await runScenario(rig, scenario, await mediaOf(rig, scenario));
+  const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
   if (values.json) {
     console.log(JSON.stringify(row));
     continue;
@@ -53,16 +62,17 @@ for (const scenario of scenarios({ images: Number(values.images), videos: Number
 }
 
 const flood = Number(values.flood);
-if (!values.json) {
-  console.log('\n| jobs | handed in a second | Redis, a job | waiting | archived | idle | after | peak |');
-  console.log('|--:|--:|--:|--:|--:|--:|--:|--:|');
-}
-for (const count of [Math.ceil(flood / 100), flood].filter((jobs) => jobs > 0)) {
-  const row = await runFlood(rig, count);
-  if (values.json) {
-    console.log(JSON.stringify(row));
-    continue;
+if (flood > 0) {
+  if (!values.json) {
+    console.log('\n| jobs | handed in a second | Redis, a job | waiting | archived | idle | at the end | peak |');
+    console.log('|--:|--:|--:|--:|--:|--:|--:|--:|');
   }
+  const flooded = await runFlood(rig, flood, Math.min(flood, SETTLED_AFTER), env);
+  printFlood(flooded);
+  printFlood(await runFlood(rig, Math.min(flood, SHORT), flooded.archived, env));
+}
+
+function printFlood(row: FloodRow): void {
   const cells = [
     row.jobs.toLocaleString('en'),
     Math.round(row.jobsPerSecond).toLocaleString('en'),
@@ -70,10 +80,10 @@ for (const count of [Math.ceil(flood / 100), flood].filter((jobs) => jobs > 0)) 
     row.waiting.toLocaleString('en'),
     row.archived.toLocaleString('en'),
     mebibytes(row.idleBytes),
-    mebibytes(row.afterBytes),
+    mebibytes(row.endBytes),
     mebibytes(row.peakBytes),
   ];
-  console.log(`| ${cells.join(' | ')} |`);
+  console.log(values.json ? JSON.stringify(row) : `| ${cells.join(' | ')} |`);
 }
 
 /** The media of a scenario, made once for all that have the same. */

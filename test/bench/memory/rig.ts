@@ -11,7 +11,7 @@ import { type HelperProcess, startHelper } from './helper-process.ts';
 import type { OriginAnswer, OriginAsk } from './origin.ts';
 import type { SinkAnswer, SinkAsk } from './sink.ts';
 
-/** A worker under test, and what it says of itself. */
+/** A worker under test, and what it says of itself. It is killed in the end. */
 export interface MeasuredWorker extends AsyncDisposable {
   readonly pid: number;
   /** A number of /metrics; 0 while there is none. */
@@ -73,6 +73,7 @@ function measured(worker: WorkerProcess): MeasuredWorker {
       const text = await (await fetch(url)).text();
       return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1] ?? 0);
     },
-    [Symbol.asyncDispose]: () => worker.stop(),
+    // What it leaves in Redis is flushed.
+    [Symbol.asyncDispose]: () => worker.stop(0),
   };
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { MINUTE, SECOND } from '../../../src/time.ts';
+import type { Environment } from '../../support/stack.ts';
 import { processMemory } from './process-memory.ts';
 import type { MeasuredWorker, Rig } from './rig.ts';
 import type { Scenario } from './scenarios.ts';
@@ -35,9 +36,15 @@ const TIMEOUT_MS = 3 * MINUTE;
  * Runs one worker through a scenario.
  *
  * @param jobs of the media, which the origin has.
+ * @param env further variables of the worker.
  * @throws Error when it takes too long.
  */
-export async function runScenario(rig: Rig, scenario: Scenario, jobs: readonly MediaJob[]): Promise<Row> {
+export async function runScenario(
+  rig: Rig,
+  scenario: Scenario,
+  jobs: readonly MediaJob[],
+  env: Environment,
+): Promise<Row> {
   const { name, concurrency, budgetBytes, sent, storeBytesPerSecond } = scenario;
   await rig.queue.redis.flushall();
   await rig.origin.ask({
@@ -48,6 +55,7 @@ export async function runScenario(rig: Rig, scenario: Scenario, jobs: readonly M
   await using worker = await rig.worker({
     WORKER_CONCURRENCY: String(concurrency),
     WORKER_MEMORY_BUDGET: String(budgetBytes),
+    ...env,
   });
   const idleBytes = processMemory(worker.pid).residentBytes;
   const startedAt = performance.now();
@@ -65,7 +73,7 @@ export async function runScenario(rig: Rig, scenario: Scenario, jobs: readonly M
 }
 
 /** Looks at a worker until it has archived `count` media. */
-export async function watch(worker: MeasuredWorker, count: number): Promise<Seen> {
+async function watch(worker: MeasuredWorker, count: number): Promise<Seen> {
   const startedAt = performance.now();
   let usedBytes = 0;
   let inFlight = 0;
