@@ -1,4 +1,5 @@
-import { type DestinationStream, destination, type Logger, pino, stdSerializers } from 'pino';
+import { fstatSync, write } from 'node:fs';
+import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino';
 
 export type { Logger } from 'pino';
 
@@ -26,12 +27,66 @@ function describeError(error: Error): object {
   return { type, message, stack, code };
 }
 
-/** Written as it comes but never waited for: a reader that is slow, gone or out of space must not stop the worker. */
+/** Lines beyond this are dropped while nobody takes them. */
+const MAX_BUFFERED_CHARS = 8 * 1024 * 1024;
+
+/**
+ * Written as it comes but never waited for: a reader that is slow, gone or out of space must not stop the worker, nor
+ * keep it when it has ended. Lines that can't be written are dropped; those after them are tried again.
+ *
+ * pino's own destination writes all it still holds before the process may end, for ever if it can't.
+ */
 function stderr(): DestinationStream {
-  const stream = destination({ fd: 2, sync: false, maxLength: MAX_BUFFERED_BYTES });
-  stream.on('error', () => undefined);
-  return stream;
+  const put = isPipe() ? putIntoPipe : putIntoFile;
+  // Each write tells its own end; without a listener the first one that fails would end the process.
+  if (put === putIntoPipe) process.stderr.on('error', () => undefined);
+  let lines: string[] = [];
+  let chars = 0;
+  let busy = false;
+
+  function putNext(): void {
+    busy = lines.length > 0;
+    if (!busy) return;
+    const bytes = Buffer.from(lines.join(''));
+    lines = [];
+    chars = 0;
+    put(bytes, putNext);
+  }
+
+  return {
+    write: (line) => {
+      if (chars + line.length > MAX_BUFFERED_CHARS) return;
+      lines.push(line);
+      chars += line.length;
+      if (!busy) putNext();
+    },
+  };
 }
 
-/** Lines beyond this are dropped while nobody takes them. */
-const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
+const STDERR = 2;
+const EAGAIN_PAUSE_MS = 50;
+
+function isPipe(): boolean {
+  try {
+    const facts = fstatSync(STDERR);
+    return facts.isFIFO() || facts.isSocket();
+  } catch {
+    // Closed by whoever started us.
+    return false;
+  }
+}
+
+/** Never blocks. A write by `fs` would hold a thread while nobody reads, and with it the end of the process. */
+function putIntoPipe(bytes: Buffer, done: () => void): void {
+  process.stderr.write(bytes, () => done());
+}
+
+/** Off the main thread, on which `process.stderr` writes to files and terminals. */
+function putIntoFile(bytes: Buffer, done: () => void): void {
+  write(STDERR, bytes, (error, written) => {
+    // A terminal that another program has set so.
+    if (error?.code === 'EAGAIN') setTimeout(() => putIntoFile(bytes, done), EAGAIN_PAUSE_MS);
+    else if (error === null && written < bytes.byteLength) putIntoFile(bytes.subarray(written), done);
+    else done();
+  });
+}

@@ -23,10 +23,16 @@ export function cliPath(): string {
   return fileURLToPath(new URL(`../operate/cli.${extension}`, import.meta.url));
 }
 
-/** @param environment the whole environment of the process, beside PATH. */
-export function startWorkerProcess(environment: Readonly<Record<string, string>>): WorkerProcess {
+/**
+ * @param environment the whole environment of the process, beside PATH.
+ * @param stderr a file descriptor that takes its log in place of `log()`.
+ */
+export function startWorkerProcess(
+  environment: Readonly<Record<string, string>>,
+  stderr: 'pipe' | number = 'pipe',
+): WorkerProcess {
   const child = spawn(process.execPath, [cliPath(), 'worker'], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+    stdio: ['ignore', 'ignore', stderr],
     env: { ...environment },
     // A folder without a .env that could change its settings.
     cwd: '/',

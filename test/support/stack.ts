@@ -113,8 +113,8 @@ export interface Stack extends AsyncDisposable {
   redisServer(): RedisServer;
   /** Starts the own redis-server again, at its address and on its data. */
   restartRedis(): Promise<void>;
-  /** Starts a worker that is gone when the stack is. */
-  worker(env?: Environment): WorkerProcess;
+  /** Starts a worker that is gone when the stack is. @param stderr a file descriptor in place of `log()`. */
+  worker(env?: Environment, stderr?: number): WorkerProcess;
   command(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Lets the simulator know as many media. */
   addMedia(count: number, media?: Partial<NewMedia>): SimulatedMedia[];
@@ -215,8 +215,8 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
       await server.stop();
       server = await startRedisServer(executable, { ...redisOptions, port });
     },
-    worker: (more = {}) => {
-      const worker = startWorkerProcess({ ...environment, ...more });
+    worker: (more = {}, stderr) => {
+      const worker = startWorkerProcess({ ...environment, ...more }, stderr);
       workers.push(worker);
       return worker;
     },
