@@ -7,6 +7,14 @@ export const DAY = 24 * HOUR;
 /** The current Unix time in milliseconds. Injected wherever a decision depends on it. */
 export type Clock = () => number;
 
+/**
+ * Milliseconds since some moment that does not matter, by a clock that nobody sets. For lengths of time: the system
+ * clock may be stepped by an hour in between.
+ */
+export type Stopwatch = () => number;
+
+export const elapsed: Stopwatch = () => performance.now();
+
 /** A number in [0, 1). Injected wherever a decision depends on chance. */
 export type Random = () => number;
 

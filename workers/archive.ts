@@ -31,7 +31,7 @@ import { addContentMd5 } from '../src/store/content-md5.ts';
 import { probePayloadCheck } from '../src/store/probe.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
-import { iso, SECOND } from '../src/time.ts';
+import { elapsed, iso, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
 import type { TokenRefresh } from '../src/weixin/credentials/issued-token.ts';
@@ -91,7 +91,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const budget = new ByteBudget(worker.memoryBudgetBytes);
   const store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
   const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), now);
-  const hosts = createApiHosts(weixin.apiBaseUrls, now);
+  const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
 
   const metrics = createMetrics({
     inFlight: () => dispatcher.inFlight,

@@ -5,7 +5,7 @@ import { redisKeys } from '../redis/keys.ts';
 import { readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
 import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
-import { SECOND } from '../time.ts';
+import { elapsed, SECOND } from '../time.ts';
 import { createApiHosts } from '../weixin/api-hosts.ts';
 import type { Account } from '../weixin/credentials/account.ts';
 import { requestToken } from '../weixin/credentials/token-endpoint.ts';
@@ -83,7 +83,7 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
   }
   const redis = connectRedis(config.redis, 'hasty', 'weixin-media:doctor', () => undefined);
   const http = createHttpPool(weixin.timeouts, 4);
-  const endpoint = { hosts: createApiHosts(weixin.apiBaseUrls, Date.now), http };
+  const endpoint = { hosts: createApiHosts(weixin.apiBaseUrls, elapsed), http };
   const keys = redisKeys(config.redis.prefix);
   const tokens = createTokenSource({
     redis,

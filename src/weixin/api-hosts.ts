@@ -1,4 +1,4 @@
-import { type Clock, MINUTE } from '../time.ts';
+import { MINUTE, type Stopwatch } from '../time.ts';
 
 /** How long a host that could not be reached is left alone. */
 const AVOID_MS = 5 * MINUTE;
@@ -12,7 +12,7 @@ export interface ApiHosts {
 }
 
 /** @see https://developers.weixin.qq.com/doc/service/Basic_Information/Interface_field_description.html */
-export function createApiHosts(hosts: readonly URL[], now: Clock): ApiHosts {
+export function createApiHosts(hosts: readonly URL[], elapsed: Stopwatch): ApiHosts {
   const avoidedSince = new Map<string, number>();
   return {
     current: () => {
@@ -21,12 +21,12 @@ export function createApiHosts(hosts: readonly URL[], now: Clock): ApiHosts {
     },
     unreachable: (host) => {
       // A host that stays away keeps its first date, so that of several dead ones each is tried in turn.
-      avoidedSince.set(host.href, now());
+      avoidedSince.set(host.href, elapsed());
     },
   };
 
   function age(host: URL): number {
     const since = avoidedSince.get(host.href);
-    return since === undefined ? Number.POSITIVE_INFINITY : now() - since;
+    return since === undefined ? Number.POSITIVE_INFINITY : elapsed() - since;
   }
 }

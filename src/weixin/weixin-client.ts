@@ -56,8 +56,15 @@ const NO_CONNECTION = new Set([
   'ENETUNREACH',
 ]);
 
+/** True for a host that took the request and said nothing. Once the first byte has come, silence is the media's. */
+function isSilence({ detail }: Failure): boolean {
+  return detail === 'UND_ERR_HEADERS_TIMEOUT';
+}
+
 /** True when another host should be asked. One reset may be a stale socket; a fresh one that is reset too is the host. */
-function isOfHost({ code, detail = '' }: Failure, attemptNumber: number): boolean {
+function isOfHost(failure: Failure, attemptNumber: number): boolean {
+  const { code, detail = '' } = failure;
+  if (isSilence(failure)) return true;
   if (code === 'weixin-bad-gateway') return attemptNumber > 1;
   return code === 'weixin-unreachable' && (attemptNumber > 1 || NO_CONNECTION.has(detail));
 }
@@ -99,13 +106,19 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
     token: Parameters<typeof getMedia>[0]['token'],
     signal: AbortSignal,
   ): Promise<Result<Got>> {
+    const asked = new Set<URL>();
     async function tryOnce(attemptNumber: number): Promise<Got> {
       const baseUrl = hosts.current();
+      asked.add(baseUrl);
       const dispatcher = attemptNumber === 1 ? http.pooled : http.fresh;
       const got = await getMedia({ baseUrl, token, job, dispatcher, timeouts, maxBytes }, signal);
       if (got.ok) return got.value;
       if (isOfHost(got.failure, attemptNumber)) hosts.unreachable(baseUrl);
       throw new FailureError(got.failure);
+    }
+    /** Silence lasts long: it is worth another try at a host that has not been silent yet. */
+    function isWorthATry(failure: Failure): boolean {
+      return isBlip(failure) || (isSilence(failure) && !asked.has(hosts.current()));
     }
     try {
       const got = await pRetry(tryOnce, {
@@ -113,7 +126,7 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
         minTimeout: BLIP_FIRST_PAUSE_MS,
         factor: 2,
         randomize: true,
-        shouldRetry: ({ error }) => error instanceof FailureError && isBlip(error.failure),
+        shouldRetry: ({ error }) => error instanceof FailureError && isWorthATry(error.failure),
         signal,
       });
       return { ok: true, value: got };

@@ -22,7 +22,8 @@ export interface TokenAnswer {
 }
 
 /**
- * Asks WeChat for the access_token of an app. Blips (-1, a reset) are tried again within the call.
+ * Asks WeChat for the access_token of an app. Blips (-1, a reset) are tried again within the call, and a host
+ * that says nothing is left for the next.
  *
  * @param force `stable_token` only: retire the current token at once. Limited to 20 a day, 30 s apart.
  * @throws the signal's reason when it aborts.
@@ -37,12 +38,20 @@ export async function requestToken(
 ): Promise<Result<TokenAnswer>> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(TOKEN_CALL_TIMEOUT_MS)]);
 
+  const asked = new Set<URL>();
   async function tryOnce(attemptNumber: number): Promise<TokenAnswer> {
     const host = hosts.current();
+    asked.add(host);
     const answer = await call(host, attemptNumber === 1 ? http.pooled : http.fresh);
     if (answer.ok) return answer.value;
-    if (answer.failure.code === 'weixin-unreachable') hosts.unreachable(host);
+    const { code } = answer.failure;
+    if (code === 'weixin-unreachable' || code === 'weixin-timeout') hosts.unreachable(host);
     throw new FailureError(answer.failure);
+  }
+
+  /** A host that says nothing costs a try's whole time: it is worth another one at a host that has not been silent yet. */
+  function isWorthATry(failure: Failure): boolean {
+    return isBlip(failure) || (failure.code === 'weixin-timeout' && !asked.has(hosts.current()));
   }
 
   async function call(host: URL, dispatcher: Dispatcher): Promise<Result<TokenAnswer>> {
@@ -93,7 +102,7 @@ export async function requestToken(
       minTimeout: 0.3 * SECOND,
       factor: 2,
       randomize: true,
-      shouldRetry: ({ error }) => error instanceof FailureError && isBlip(error.failure),
+      shouldRetry: ({ error }) => error instanceof FailureError && isWorthATry(error.failure),
       signal: limit,
     });
     return succeed(answer);
