@@ -27,6 +27,8 @@ export const deadLetterSchema = z.object({
   diedAt: z.string(),
   deadline: z.string().nullable(),
   attempts: z.array(attemptRecordSchema),
+  /** How many attempts in the middle of a history beyond all measure are not kept. */
+  attemptsOmitted: z.number().optional(),
   status: z.enum(['open', 'replayed', 'resolved', 'discarded']),
   replays: z.array(z.object({ at: z.string(), by: z.string(), reason: z.string() })),
   discarded: z.object({ at: z.string(), by: z.string(), reason: z.string() }).optional(),

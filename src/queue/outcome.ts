@@ -13,7 +13,7 @@ import { nextTryAt } from './retry-schedule.ts';
 export type Outcome =
   | { readonly outcome: 'archived' }
   | { readonly outcome: 'retry'; readonly failure: Failure; readonly at: number }
-  | { readonly outcome: 'wait'; readonly failure: Failure; readonly reason: GateReason }
+  | { readonly outcome: 'wait'; readonly failure: Failure; readonly reason: GateReason; readonly at: number }
   | { readonly outcome: 'dead'; readonly failure: Failure; readonly reason: FailureCode };
 
 /**
@@ -41,9 +41,10 @@ export function outcomeOfFailure(attempt: FailedAttempt): Exclude<Outcome, { out
   const failedAttempts = attempts.filter(({ failure: code }) => !isGateReason(code)).length;
   const at = nextTryAt({ now, deadline, failedAttempts: Math.max(1, failedAttempts), leadMs, random });
   if (at === undefined) return { outcome: 'dead', failure: cause, reason: 'deadline-exceeded' };
-  return isGateReason(cause.code)
-    ? { outcome: 'wait', failure: cause, reason: cause.code }
-    : { outcome: 'retry', failure: cause, at };
+  if (!isGateReason(cause.code)) return { outcome: 'retry', failure: cause, at };
+  // Its lane is not served while the gate is closed, so it can wait at the head of it; but in its last minutes it is.
+  const isServed = now >= deadline - leadMs;
+  return { outcome: 'wait', failure: cause, reason: cause.code, at: isServed ? at : now };
 }
 
 /** 40007 is also what WeChat says of a media that has expired. */

@@ -8,7 +8,7 @@ import type { RedisKeys } from '../redis/keys.ts';
 import type { Clock } from '../time.ts';
 import { type Lanes, laneOf } from './lane.ts';
 import { priorityOf } from './priority.ts';
-import { parseStoredJob } from './stored-job.ts';
+import { parseStoredJob, storedJobData } from './stored-job.ts';
 
 /** What became of one dead letter that was to be replayed. */
 export type Replayed =
@@ -74,7 +74,7 @@ export async function replay(
   const marked = await deadLetters.markReplayed(key, letter, options.note, signal);
   if (!marked.ok) return { outcome: 'failed', failure: marked.failure };
   await redis.sadd(keys.lanes, job.appId);
-  const data = { ...job, ledger: { attempts: [], replayed: true } };
+  const data = storedJobData({ job, ledger: { attempts: [], replayed: true } });
   await lane.add([{ id, data, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }]);
   // Unless it has died again meanwhile, and is listed for that.
   if ((await deadLetters.index.get(id))?.diedAt === letter.diedAt) await deadLetters.index.remove(id);

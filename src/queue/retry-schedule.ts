@@ -5,14 +5,18 @@ const FIRST_CEILING_MS = 4 * SECOND;
 const MAX_CEILING_MS = 30 * MINUTE;
 /** No pause is shorter: full jitter may draw nothing at all. */
 const FLOOR_MS = 0.5 * SECOND;
-/** The last try is made this long before the deadline: enough for a slow download, late enough for a long outage. */
-const LAST_TRY_LEAD_MS = 2 * MINUTE;
-/** Of a short life, as in tests, the lead is this part. */
-const LAST_TRY_LEAD_SHARE = 0.05;
+/** The last minutes: a try is made as they begin, early enough for a slow download, and more in quick succession. */
+const LAST_MINUTES_MS = 2 * MINUTE;
+/** Of a short life, as in tests, they are this part. */
+const LAST_MINUTES_SHARE = 0.05;
+/** In the last minutes a pause is a quarter to a half of what is left, so that some nine tries fit in. */
+const LAST_PAUSE_SHARES = [1 / 4, 1 / 2] as const;
+/** When no more than this part of the last minutes is left, no try would come in time. */
+const TOO_LATE_SHARE = 1 / 60;
 
-/** Returns how long before the deadline the last try is made. */
+/** Returns how long before the deadline the last minutes of a media begin. */
 export function lastTryLead(mediaTtlMs: number): number {
-  return Math.min(LAST_TRY_LEAD_MS, mediaTtlMs * LAST_TRY_LEAD_SHARE);
+  return Math.min(LAST_MINUTES_MS, mediaTtlMs * LAST_MINUTES_SHARE);
 }
 
 export interface RetryQuestion {
@@ -29,14 +33,18 @@ export interface RetryQuestion {
  * Returns when to try again, as a Unix time in milliseconds; `undefined` when the time has run out.
  *
  * The budget is time, not a count: full-jitter exponential backoff up to 30 minutes for as long as the media lives. A
- * failure before the last try's time is always followed by another try, at that time at the latest; a failure at it or
- * later is the end.
+ * failure before the last minutes is followed by a try as they begin, at the latest; a failure within them by another
+ * one soon, until seconds before the deadline.
  *
  * @see https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
  */
 export function nextTryAt({ now, deadline, failedAttempts, leadMs, random }: RetryQuestion): number | undefined {
-  const lastTryAt = deadline - leadMs;
-  if (now >= lastTryAt) return undefined;
+  const leftMs = deadline - now;
+  if (leftMs <= leadMs * TOO_LATE_SHARE) return undefined;
+  if (leftMs <= leadMs) {
+    const [least, most] = LAST_PAUSE_SHARES;
+    return now + Math.max(1, between(leftMs * least, leftMs * most, random));
+  }
   const ceiling = Math.min(MAX_CEILING_MS, FIRST_CEILING_MS * 2 ** Math.min(failedAttempts - 1, 30));
-  return Math.min(now + between(FLOOR_MS, Math.max(FLOOR_MS, ceiling), random), lastTryAt);
+  return Math.min(now + between(FLOOR_MS, Math.max(FLOOR_MS, ceiling), random), deadline - leadMs);
 }

@@ -173,8 +173,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
 
     switch (outcome.outcome) {
       case 'wait':
-        // Its lane is not served while the gate is closed, so it can wait at the head of it.
-        await settle.again(held, cause, startedAt, now());
+        await settle.again(held, cause, startedAt, outcome.at);
         return observe({ type: 'wait', ...facts });
       case 'retry':
         await settle.again(held, cause, startedAt, outcome.at);

@@ -170,7 +170,7 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
 /** Builds the letter from the ledger alone, so that doing it again gives the same letter. */
 export function letterOf(
   job: MediaJob,
-  { attempts }: Ledger,
+  { attempts, attemptsOmitted }: Ledger,
   verdict: NonNullable<Ledger['verdict']>,
   mediaTtlMs: number,
 ): DeadLetter {
@@ -190,6 +190,7 @@ export function letterOf(
     diedAt: verdict.diedAt,
     deadline: iso(deadlineOf(job, mediaTtlMs)),
     attempts: [...attempts],
+    ...(attemptsOmitted === undefined ? {} : { attemptsOmitted }),
     status: 'open',
     replays: [],
   };

@@ -2,13 +2,28 @@ import { z } from 'zod';
 import { type AttemptRecord, attemptRecordSchema } from '../archive/attempt-record.ts';
 import { FAILURES, type FailureCode } from '../failure.ts';
 import { describeIssue, type MediaJob, mediaJobSchema } from '../media/media-job.ts';
+import { packAttempts, packedAttemptsSchema, unpackAttempts } from './packed-attempts.ts';
 
 /**
  * What has happened to a job so far. Lies in the job's data beside the MediaJob, and is written in the same step that
  * moves the job, so that it is never behind.
  */
 const ledgerSchema = z.object({
-  attempts: z.array(attemptRecordSchema).default([]),
+  attempts: z
+    .union([
+      z.array(attemptRecordSchema),
+      packedAttemptsSchema.transform((packed, context) => {
+        try {
+          return unpackAttempts(packed);
+        } catch {
+          context.addIssue({ code: 'custom', message: 'is no history of attempts' });
+          return z.NEVER;
+        }
+      }),
+    ])
+    .default([]),
+  /** How many attempts in the middle of a history beyond all measure are not kept. */
+  attemptsOmitted: z.number().optional(),
   /** The decision to give the media up, written before the first step of burying it: whoever finds it goes on with it. */
   verdict: z
     .object({
@@ -34,9 +49,12 @@ export type ParsedStoredJob =
   | { readonly ok: true; readonly stored: StoredJob }
   | { readonly ok: false; readonly mistakes: readonly string[]; readonly payload: unknown };
 
-/** A history longer than this keeps its beginning and its end. */
-const MAX_ATTEMPTS = 200;
-const FIRST_ATTEMPTS = 20;
+/**
+ * A history longer than this keeps its beginning and its end. Three days of tries are some 300, three days of probing a
+ * closed gate some 800.
+ */
+export const MAX_ATTEMPTS = 1_000;
+const FIRST_ATTEMPTS = 100;
 
 /** Parses what lay in Redis, where anybody may have written. */
 export function parseStoredJob(data: string): ParsedStoredJob {
@@ -54,11 +72,12 @@ export function parseStoredJob(data: string): ParsedStoredJob {
 
 /** The job's data as it is written back. */
 export function storedJobData({ job, ledger }: StoredJob): object {
-  return { ...job, ledger };
+  return { ...job, ledger: { ...ledger, attempts: packAttempts(ledger.attempts) } };
 }
 
 export function withAttempt(ledger: Ledger, attempt: AttemptRecord): Ledger {
   const attempts = [...ledger.attempts, attempt];
-  if (attempts.length > MAX_ATTEMPTS) attempts.splice(FIRST_ATTEMPTS, attempts.length - MAX_ATTEMPTS);
-  return { ...ledger, attempts };
+  if (attempts.length <= MAX_ATTEMPTS) return { ...ledger, attempts };
+  const omitted = attempts.splice(FIRST_ATTEMPTS, attempts.length - MAX_ATTEMPTS).length;
+  return { ...ledger, attempts, attemptsOmitted: (ledger.attemptsOmitted ?? 0) + omitted };
 }

@@ -2,12 +2,16 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Queue } from 'bullmq';
+import { type AttemptRecord, attemptRecord } from '../../src/archive/attempt-record.ts';
 import { provideRedisServer, startRedisServer } from '../../src/demo/redis-server.ts';
 import { newMediaId } from '../../src/demo/weixin/weixin-simulator.ts';
+import { failure } from '../../src/failure.ts';
 import { mediaJobId } from '../../src/media/media-job.ts';
 import { createArchivedMarkers } from '../../src/queue/archived-marker.ts';
 import { createDoor } from '../../src/queue/door.ts';
-import { openLanes } from '../../src/queue/lane.ts';
+import { laneOf, openLanes } from '../../src/queue/lane.ts';
+import { lastTryLead, nextTryAt } from '../../src/queue/retry-schedule.ts';
+import { storedJobData } from '../../src/queue/stored-job.ts';
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect.ts';
 import { redisKeys } from '../../src/redis/keys.ts';
 import { Secret } from '../../src/secret.ts';
@@ -15,8 +19,8 @@ import { HOUR, iso, MINUTE } from '../../src/time.ts';
 import { testJob } from '../support/jobs.ts';
 
 /**
- * Measures what one media costs in Redis: while it waits, and after it is archived; beside it, what a retained BullMQ
- * job would cost. Prints one JSON object. `npm run bench:redis -- 50000` for another count.
+ * Measures what one media costs in Redis: while it waits, after it is archived, and when three days of tries have failed;
+ * beside it, what a retained BullMQ job would cost. Prints one JSON object. `npm run bench:redis -- 50000` for another count.
  */
 const COUNT = Number(process.argv[2] ?? 20_000);
 const PREFIX = '{weixin-media}';
@@ -53,6 +57,16 @@ try {
   });
   await redis.flushall();
 
+  const failed = await bytesEach(redis, async () => {
+    await door.admit(jobs);
+    for (const job of jobs) {
+      const id = mediaJobId(job);
+      const data = JSON.stringify(storedJobData({ job, ledger: { attempts: triesOfThreeDays() } }));
+      await redis.hset(lanes.lane(laneOf(job.appId)).keyOfJob(id), 'data', data);
+    }
+  });
+  await redis.flushall();
+
   const queue = new Queue('media', { connection: redis, prefix: PREFIX });
   const retained = await bytesEach(redis, async () => {
     await queue.addBulk(
@@ -62,12 +76,30 @@ try {
   await queue.close();
   await lanes.close();
   console.log(
-    JSON.stringify({ media: COUNT, bytesWaiting: waiting, bytesArchived: archived, bytesRetainedJob: retained }),
+    JSON.stringify({
+      media: COUNT,
+      bytesWaiting: waiting,
+      bytesArchived: archived,
+      bytesAfterThreeDays: failed,
+      bytesRetainedJob: retained,
+    }),
   );
 } finally {
   await closeRedis(redis);
   await server.stop();
   await rm(directory, { recursive: true, force: true });
+}
+
+/** The attempts of an outage as long as the life of a media, by the schedule itself. */
+function triesOfThreeDays(): AttemptRecord[] {
+  const attempts: AttemptRecord[] = [];
+  const deadline = 72 * HOUR;
+  const leadMs = lastTryLead(deadline);
+  for (let at: number | undefined = 0; at !== undefined; ) {
+    attempts.push(attemptRecord(at, at + 5_000, failure('weixin-unreachable', { detail: 'ECONNREFUSED' })));
+    at = nextTryAt({ now: at, deadline, failedAttempts: attempts.length, leadMs, random: Math.random });
+  }
+  return attempts;
 }
 
 /** What `fill` adds to the memory of Redis, for each media, in whole bytes. */

@@ -421,7 +421,7 @@ describe('a closed gate', () => {
     const held = heldAttempts();
     const before = testWorker({ corner, store: bucket.store, clock });
     await before.gates.close(APP_ID, 'app-secret-frozen', failure('app-secret-frozen'));
-    const dying = Array.from({ length: 3 }, () => young({ receivedAt: iso(clock.now() - 72 * HOUR + 90 * SECOND) }));
+    const dying = Array.from({ length: 3 }, () => young({ receivedAt: iso(clock.now() - 72 * HOUR + 1.5 * SECOND) }));
     await before.door.admit([...many(3), ...dying]);
     startWorker(held.attempt);
     for (let count = 1; count <= 3; count += 1) {

@@ -4,6 +4,7 @@ import { failure } from '../../src/failure.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import type { Lanes } from '../../src/queue/lane.ts';
 import { type Replayed, type ReplayOptions, replay } from '../../src/queue/replay.ts';
+import { parseStoredJob } from '../../src/queue/stored-job.ts';
 import { deadLetterKey } from '../../src/store/object-keys.ts';
 import { HOUR, iso, SECOND } from '../../src/time.ts';
 import { type TestClock, testClock } from '../support/clock.ts';
@@ -76,8 +77,8 @@ describe('a dead letter that is replayed', () => {
     const { job, summary } = await dead();
     expect(await putBack(summary)).toEqual({ outcome: 'replayed' });
     expect(await whereabouts(by, job)).toMatchObject({ inLane: 'prioritized', listed: undefined, letter: 'replayed' });
-    const data: unknown = JSON.parse((await takeOne(by.lane)).data);
-    expect(data).toEqual({ ...job, ledger: { attempts: [], replayed: true } });
+    const parsed = parseStoredJob((await takeOne(by.lane)).data);
+    expect(parsed).toEqual({ ok: true, stored: { job, ledger: { attempts: [], replayed: true } } });
   });
 
   test('remembers who did it and why', async () => {

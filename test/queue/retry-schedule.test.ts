@@ -40,20 +40,26 @@ function tries(ttlMs: number, draw: () => number, attemptMs = 0): number[] {
   }
 }
 
+/** What is left when no more try is made. */
+const tooLateMs = (leadMs: number): number => leadMs / 60;
+
 describe('the next try', () => {
-  test('is never past the deadline, nor later than the last try', () => {
+  test('is before the deadline, and as the last minutes begin at the latest', () => {
     fc.assert(
       fc.property(questions, (question) => {
         const at = nextTryAt(question);
-        if (at !== undefined) expect(at).toBeLessThanOrEqual(question.deadline - question.leadMs);
+        if (at === undefined) return;
+        expect(at).toBeLessThan(question.deadline);
+        const lastMinutesAt = question.deadline - question.leadMs;
+        if (question.now < lastMinutesAt) expect(at).toBeLessThanOrEqual(lastMinutesAt);
       }),
     );
   });
 
-  test('is always made while the last try has not been, and never after', () => {
+  test('is always made until the deadline is seconds away, and never after', () => {
     fc.assert(
       fc.property(questions, (question) => {
-        const isOver = question.now >= question.deadline - question.leadMs;
+        const isOver = question.deadline - question.now <= tooLateMs(question.leadMs);
         expect(nextTryAt(question) === undefined).toBe(isOver);
       }),
     );
@@ -68,13 +74,13 @@ describe('the next try', () => {
     );
   });
 
-  test('is half a second away at least, unless the last try is nearer, and half an hour at most', () => {
+  test('is half a second away at least, unless the last minutes are nearer, and half an hour at most', () => {
     fc.assert(
       fc.property(questions, (question) => {
         const at = nextTryAt(question);
-        if (at === undefined) return;
-        const lastTryAt = question.deadline - question.leadMs;
-        expect(at - question.now).toBeGreaterThanOrEqual(Math.min(0.5 * SECOND, lastTryAt - question.now) - 1);
+        const lastMinutesAt = question.deadline - question.leadMs;
+        if (at === undefined || question.now >= lastMinutesAt) return;
+        expect(at - question.now).toBeGreaterThanOrEqual(Math.min(0.5 * SECOND, lastMinutesAt - question.now) - 1);
         expect(at - question.now).toBeLessThanOrEqual(30 * MINUTE);
       }),
     );
@@ -109,13 +115,24 @@ describe('the bound of the pause', () => {
 });
 
 describe('an outage as long as the life of a media', () => {
-  test('is tried through to its last two minutes, whatever the luck and however long an attempt takes', () => {
+  test('is tried as its last two minutes begin, whatever the luck and however long an attempt takes', () => {
     fc.assert(
       fc.property(fc.integer(), fc.integer({ min: 0, max: 2 * MINUTE }), (seed, attemptMs) => {
         const times = tries(DEFAULT_MEDIA_TTL_MS, seededRandom(seed), attemptMs);
-        const last = DEFAULT_MEDIA_TTL_MS - (times.at(-1) ?? 0);
-        expect(last).toBeGreaterThanOrEqual(2 * MINUTE);
-        expect(last).toBeLessThanOrEqual(2 * MINUTE + attemptMs);
+        const first = times.find((at) => at >= DEFAULT_MEDIA_TTL_MS - 2 * MINUTE - attemptMs);
+        expect(first).toBeLessThanOrEqual(DEFAULT_MEDIA_TTL_MS - 2 * MINUTE);
+      }),
+    );
+  });
+
+  test('is tried to its last ten seconds where attempts are quick, with some more calls', () => {
+    fc.assert(
+      fc.property(fc.integer(), (seed) => {
+        const times = tries(DEFAULT_MEDIA_TTL_MS, seededRandom(seed));
+        expect(DEFAULT_MEDIA_TTL_MS - (times.at(-1) ?? 0)).toBeLessThanOrEqual(10 * SECOND);
+        const inLastMinutes = times.filter((at) => at >= DEFAULT_MEDIA_TTL_MS - 2 * MINUTE);
+        expect(inLastMinutes.length).toBeGreaterThanOrEqual(6);
+        expect(inLastMinutes.length).toBeLessThanOrEqual(16);
       }),
     );
   });
@@ -135,22 +152,24 @@ describe('an outage as long as the life of a media', () => {
   });
 });
 
-describe('the last try', () => {
+describe('the last minutes', () => {
   test.each([
     ['three days', 72 * HOUR, 2 * MINUTE],
     ['an hour', HOUR, 2 * MINUTE],
     ['forty minutes', 40 * MINUTE, 2 * MINUTE],
     ['ten minutes', 10 * MINUTE, 30 * SECOND],
     ['ten seconds', 10 * SECOND, 0.5 * SECOND],
-  ])('of a life of %s comes this long before its end', (_name, ttlMs, leadMs) => {
+  ])('of a life of %s begin this long before its end, with a try', (_name, ttlMs, leadMs) => {
     expect(lastTryLead(ttlMs)).toBe(leadMs);
-    expect(tries(ttlMs, always(0.999)).at(-1)).toBe(ttlMs - leadMs);
+    expect(tries(ttlMs, always(0.999))).toContain(ttlMs - leadMs);
   });
 
-  test('follows a failure a millisecond before it', () => {
+  test('follow a failure a millisecond before them with a try at once, one in them with a try soon', () => {
     const question = { deadline: 3 * DAY, failedAttempts: 300, leadMs: LEAD_MS, random: always(0.5) };
-    const lastTryAt = 3 * DAY - LEAD_MS;
-    expect(nextTryAt({ ...question, now: lastTryAt - 1 })).toBe(lastTryAt);
-    expect(nextTryAt({ ...question, now: lastTryAt })).toBeUndefined();
+    const lastMinutesAt = 3 * DAY - LEAD_MS;
+    expect(nextTryAt({ ...question, now: lastMinutesAt - 1 })).toBe(lastMinutesAt);
+    expect(nextTryAt({ ...question, now: lastMinutesAt })).toBe(lastMinutesAt + (3 / 8) * LEAD_MS);
+    expect(nextTryAt({ ...question, now: 3 * DAY - 20 * SECOND })).toBe(3 * DAY - 12.5 * SECOND);
+    expect(nextTryAt({ ...question, now: 3 * DAY - 2 * SECOND })).toBeUndefined();
   });
 });

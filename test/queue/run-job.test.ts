@@ -124,7 +124,7 @@ describe('an attempt that fails for a passing cause', () => {
     expect((await whereabouts(by, job)).listed).toBeUndefined();
   });
 
-  test('again and again is tried until its time runs out, then is dead, with the beginning and the end of its history', async () => {
+  test('again and again is tried until its time runs out, then is dead, with its whole history', async () => {
     const by = worker(failing(failure('store-busy'), failure('weixin-timeout')));
     const job = await admit(by);
     const deadline = Date.parse(job.receivedAt) + 72 * HOUR;
@@ -136,11 +136,11 @@ describe('an attempt that fails for a passing cause', () => {
       const next = eventsOf(by, 'retry').at(-1)?.at ?? 0;
       if (next > clock.now()) clock.advance(next - clock.now());
     }
-    expect(deadline - lastTryAt).toBe(2 * MINUTE);
+    expect(deadline - lastTryAt).toBeLessThan(10 * SECOND);
     const letter = await letterOf(by, job);
     expect(letter).toMatchObject({ reason: 'deadline-exceeded', deadline: iso(deadline), status: 'open', job });
     expect(eventsOf(by, 'retry').length).toBeGreaterThan(200);
-    expect(letter?.attempts).toHaveLength(200);
+    expect(letter?.attempts).toHaveLength(eventsOf(by, 'retry').length + 1);
     expect(letter?.attempts[0]?.failure).toBe('store-busy');
     expect(letter?.attempts.at(-1)?.failure).toBe('weixin-timeout');
     expect(eventsOf(by, 'dead')).toMatchObject([{ reason: 'deadline-exceeded' }]);
@@ -289,7 +289,7 @@ describe('a gate', () => {
   test('that stays closed to the end makes a dead letter that names the cause', async () => {
     const by = worker(failing(failure('quota-exhausted', { errcode: 45009, errmsg: 'reach max' })));
     await by.gates.close(APP_ID, 'quota-exhausted', failure('quota-exhausted'));
-    const job = await admit(by, 2 * MINUTE);
+    const job = await admit(by, 2 * SECOND);
     await by.runNext({ onlyIfDue: true });
     expect(await letterOf(by, job)).toMatchObject({ reason: 'deadline-exceeded', errcode: 45009 });
     expect(by.gates.closed(APP_ID)).toBeDefined();
@@ -392,7 +392,7 @@ describe('the job of a worker that died', () => {
 
   test('that kills every worker is dead in the end, not tried for ever', async () => {
     const by = worker();
-    const job = await admit(by, MINUTE);
+    const job = await admit(by, 2 * SECOND);
     await die(by, job, 3);
     await by.runNext();
     expect((await whereabouts(by, job)).listed).toBe('deadline-exceeded');

@@ -2,8 +2,11 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type AttemptRecord, attemptRecord } from '../../src/archive/attempt-record.ts';
 import { FAILURES, type FailureCode, failure } from '../../src/failure.ts';
-import { type Ledger, parseStoredJob, storedJobData, withAttempt } from '../../src/queue/stored-job.ts';
+import { type Ledger, MAX_ATTEMPTS, parseStoredJob, storedJobData, withAttempt } from '../../src/queue/stored-job.ts';
+import { iso } from '../../src/time.ts';
 import { testJob } from '../support/jobs.ts';
+
+const NOON = Date.parse('2026-06-15T12:00:00Z');
 
 const codes = Object.keys(FAILURES) as FailureCode[];
 const texts = fc.string({ unit: 'grapheme' });
@@ -16,7 +19,8 @@ const records: fc.Arbitrary<AttemptRecord> = fc
     code: fc.constantFrom(...codes),
     errcode: maybe(fc.integer()),
     errmsg: maybe(texts),
-    rid: maybe(texts),
+    // Never empty: it is taken from the errmsg by its form.
+    rid: maybe(fc.string({ unit: 'grapheme', minLength: 1 })),
     httpStatus: maybe(fc.nat(599)),
     detail: maybe(texts),
   })
@@ -40,10 +44,10 @@ function record(number: number): AttemptRecord {
   return { at: new Date(number * 60_000).toISOString(), durationMs: number, failure: 'weixin-busy' };
 }
 
-function attemptsAfter(count: number): readonly AttemptRecord[] {
+function ledgerAfter(count: number): Ledger {
   let ledger: Ledger = { attempts: [] };
   for (let number = 0; number < count; number += 1) ledger = withAttempt(ledger, record(number));
-  return ledger.attempts;
+  return ledger;
 }
 
 test('a job comes back from Redis as it was written', () => {
@@ -71,6 +75,11 @@ describe('what is no job', () => {
       'a job with a field too many',
       JSON.stringify({ ...testJob(), priority: 1 }),
       /^job: Unrecognized key: "priority"$/,
+    ],
+    [
+      'a history that speaks of what is not there',
+      JSON.stringify({ ...testJob(), ledger: { attempts: { kinds: [], log: [[0, 0, 0]] } } }),
+      /^ledger\.attempts: /,
     ],
     ['a history of another kind', JSON.stringify({ ...testJob(), ledger: 7 }), /^ledger: /],
     [
@@ -100,16 +109,31 @@ describe('what is no job', () => {
 });
 
 describe('a long history', () => {
-  test('up to 200 attempts is kept whole', () => {
-    expect(attemptsAfter(200)).toEqual(Array.from({ length: 200 }, (_, number) => record(number)));
+  test('of three days, by whatever schedule, is kept whole', () => {
+    expect(ledgerAfter(MAX_ATTEMPTS)).toEqual({
+      attempts: Array.from({ length: MAX_ATTEMPTS }, (_, number) => record(number)),
+    });
   });
 
-  test.each([201, 202, 500, 1_000])('of %i attempts keeps its beginning and its end', (count) => {
-    const attempts = attemptsAfter(count);
+  test.each([1, 2, 500])('that goes on for %i attempts more keeps its beginning and its end, and says so', (more) => {
+    const { attempts, attemptsOmitted } = ledgerAfter(MAX_ATTEMPTS + more);
     const numbers = attempts.map(({ durationMs }) => durationMs);
-    const first = Array.from({ length: 20 }, (_, number) => number);
-    const last = Array.from({ length: 180 }, (_, number) => count - 180 + number);
+    const first = Array.from({ length: 100 }, (_, number) => number);
+    const last = Array.from({ length: MAX_ATTEMPTS - 100 }, (_, number) => 100 + more + number);
     expect(numbers).toEqual([...first, ...last]);
+    expect(attemptsOmitted).toBe(more);
+  });
+
+  test('of attempts that failed alike is small, though each has its own time, rid and hint', () => {
+    const attempts = Array.from({ length: 300 }, (_, number): AttemptRecord => {
+      const rid = `66bd62${(number + 16).toString(16)}-234f6532-5f2526${(number + 16).toString(16)}`;
+      const errmsg = `system error hint: [Ab.${number}] rid: ${rid}`;
+      return { at: iso(NOON + number * 900_123), durationMs: 1_234, failure: 'weixin-busy', errcode: -1, errmsg, rid };
+    });
+    const stored = { job: testJob(), ledger: { attempts } };
+    const packed = JSON.stringify(storedJobData(stored));
+    expect(parseStoredJob(packed)).toEqual({ ok: true, stored });
+    expect(packed.length).toBeLessThan(JSON.stringify(attempts).length / 2.5);
   });
 
   test('adds to nothing but the attempts', () => {

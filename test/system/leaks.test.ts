@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto';
 import { expect, test, vi } from 'vitest';
 import type { FaultAction } from '../../src/demo/weixin/fault.ts';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
-import { DAY, MINUTE, SECOND } from '../../src/time.ts';
+import { DAY, SECOND } from '../../src/time.ts';
 import { eventually } from '../support/eventually.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
 import { dumpBucket, dumpRedis, healthUrl, jobOf, openJobs, untilIdle, writeLines } from '../support/stack.ts';
@@ -73,7 +73,7 @@ test.each([
     });
 
     const spoil = (action: FaultAction): SimulatedMedia[] => {
-      const soonGivenUp = { ageMs: 3 * DAY - 2 * MINUTE - 3 * SECOND };
+      const soonGivenUp = { ageMs: 3 * DAY - 5 * SECOND };
       const spoiled = [...stack.addMedia(1), ...stack.addMedia(1, soonGivenUp)];
       for (const [index, { mediaId }] of spoiled.entries())
         simulator.arm({ endpoint: 'media', mediaId, action, ...(index === 0 ? { times: 1 } : {}) });

@@ -17,8 +17,8 @@ vi.setConfig({ testTimeout: 180_000 });
 
 const MIB = 1024 * 1024;
 const PART_SIZE_BYTES = 5 * MIB;
-/** The last try is made two minutes before the deadline: these have some seconds until then. */
-const SOON_GIVEN_UP_MS = 3 * DAY - 2 * MINUTE - 5 * SECOND;
+/** These have some seconds left. */
+const SOON_GIVEN_UP_MS = 3 * DAY - 8 * SECOND;
 
 const FORMATS = Object.keys(SAMPLE_FORMATS) as SampleFormat[];
 

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
-import { DAY, MINUTE, SECOND } from '../../src/time.ts';
+import { DAY, SECOND } from '../../src/time.ts';
 import { eventually } from '../support/eventually.ts';
 import { jobOf, keysBelow, lettersOf, logLines, notArchived, openStack, untilIdle } from '../support/stack.ts';
 import { openS3Door } from './s3-door.ts';
@@ -61,7 +61,7 @@ test('media that a store refuses in whatever way are kept, not buried, and saved
 test('a media that dies while the store takes no letter stays in the queue until its letter is written', async () => {
   await using door = await openS3Door();
   await using stack = await openStack({ gateway: door.gateway });
-  const media = stack.addMedia(3, { ageMs: 3 * DAY - 2 * MINUTE - 3 * SECOND });
+  const media = stack.addMedia(3, { ageMs: 3 * DAY - 5 * SECOND });
   const worker = stack.worker();
   await worker.said('worker started');
   // What lies there can be seen, so that nothing but the letter keeps the burial up.

@@ -95,7 +95,7 @@ export const ours: PolicyFactory = ({ apps }, random) => {
       });
       if (outcome.outcome === 'wait') {
         lane.gate = { reason: outcome.reason, probeAt: nextProbeAt(outcome.reason, now, random) };
-        return { retryAt: now };
+        return { retryAt: outcome.at };
       }
       const { gate } = lane;
       if (passedTheGate(failure)) lane.gate = undefined;
