@@ -6,7 +6,7 @@ import { deadLetterKey, mediaKeyStem } from '../../src/store/object-keys.ts';
 import { MINUTE } from '../../src/time.ts';
 import { APP_SECRET } from '../support/jobs.ts';
 import { dumpRedis, keysBelow, lettersOf, linesOf, type Stack } from '../support/stack.ts';
-import { OTHER_APP_SECRET } from '../system/two-apps.ts';
+import { OTHER_APP_SECRET } from '../system/more-apps.ts';
 import type { Finding } from './findings.ts';
 import { OPEN_ID_PREFIX, type Wish } from './wishes.ts';
 import type { World } from './world.ts';

@@ -3,7 +3,7 @@ import { createMediaProducer, type MediaProducer, QueueUnavailableError } from '
 import type { Random } from '../../src/time.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
 import type { Stack, StackOptions } from '../support/stack.ts';
-import { openStackOfTwoApps } from '../system/two-apps.ts';
+import { openStackOfTwoApps } from '../system/more-apps.ts';
 import { type Crew, startCrew } from './crew.ts';
 import { MAX_BYTES, PART_SIZE_BYTES, type Wish } from './wishes.ts';
 

@@ -4,7 +4,7 @@ import { newMediaId } from '../../src/demo/weixin/weixin-simulator.ts';
 import { eventually } from '../support/eventually.ts';
 import { OTHER_APP_ID, testJob } from '../support/jobs.ts';
 import { healthUrl, jobOf, openStack, type Stack, untilIdle } from '../support/stack.ts';
-import { openStackOfTwoApps } from './two-apps.ts';
+import { openStackOfTwoApps } from './more-apps.ts';
 
 // Many processes share two cores: none of it may depend on how soon it is done.
 vi.setConfig({ testTimeout: 180_000 });

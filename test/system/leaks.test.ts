@@ -6,8 +6,8 @@ import { DAY, SECOND } from '../../src/time.ts';
 import { eventually } from '../support/eventually.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
 import { dumpBucket, dumpRedis, healthUrl, jobOf, openJobs, untilIdle, writeLines } from '../support/stack.ts';
+import { OTHER_APP_SECRET, openStackOfTwoApps } from './more-apps.ts';
 import { openS3Door, S3_SECRET } from './s3-door.ts';
-import { OTHER_APP_SECRET, openStackOfTwoApps } from './two-apps.ts';
 
 // Many processes share two cores: none of it may depend on how soon it is done.
 vi.setConfig({ testTimeout: 180_000 });

@@ -9,8 +9,8 @@ import { DAY, iso, MINUTE, SECOND } from '../../src/time.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
 import { jobOf, keysBelow, lettersOf, notArchived, openJobs, untilIdle } from '../support/stack.ts';
 import { HARMLESS, SPOILING, SPOILING_VIDEO } from '../support/troubles.ts';
+import { openStackOfTwoApps } from './more-apps.ts';
 import { openS3Door } from './s3-door.ts';
-import { openStackOfTwoApps } from './two-apps.ts';
 
 // Many processes share two cores: none of it may depend on how soon it is done.
 vi.setConfig({ testTimeout: 180_000 });
