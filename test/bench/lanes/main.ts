@@ -98,7 +98,7 @@ const fairnessRow = table([
   `ten jobs behind ${whole(backlog)}`,
   'waited: half of them',
   'the longest',
-  'jobs of the large tenant begun meanwhile',
+  'jobs of the large tenant begun meanwhile, at most',
 ]);
 for (const { name, open, rounds } of [
   { name: OURS, open: ourLanes, rounds: ROUNDS },
