@@ -1,7 +1,7 @@
 import { type Failure, failure } from '../failure.ts';
 import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../media/media-type.ts';
 import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
-import type { Secret } from '../secret.ts';
+import { type Secret, withoutSecret } from '../secret.ts';
 import { textOf } from './decoded-body.ts';
 import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable, startsLikeJson } from './error-reply.ts';
 
@@ -85,7 +85,8 @@ function classifyJson(json: Readonly<Record<string, unknown>>, sent: Secret): Re
   const url = json['video_url'];
   const errcode = errcodeOf(json);
   if (typeof url === 'string' && url !== '' && (errcode === undefined || errcode === 0))
-    return { type: 'video-url', url };
+    // The address may end up in a failure; WeChat's own never have the token in them.
+    return { type: 'video-url', url: withoutSecret(url, sent) };
   return 'errcode' in json ? { type: 'failure', failure: failureOfReply(json, 'media', sent) } : undefined;
 }
 

@@ -105,6 +105,8 @@ describe('an error of WeChat is an error', () => {
     const echo = `{"errcode":40001,"errmsg":"bad ${TOKEN.reveal()} and ${encodeURIComponent(TOKEN.reveal())}"}`;
     expect(JSON.stringify(await classify(echo))).not.toContain('the-token');
     expect(JSON.stringify(await classify(`<html>${TOKEN.reveal()}`, {}, 502))).not.toContain('the-token');
+    const url = `{"video_url":"http://${TOKEN.reveal()}.localhost/${TOKEN.reveal()}"}`;
+    expect(JSON.stringify(await classify(url))).not.toContain('the-token');
   });
 });
 
