@@ -7,7 +7,7 @@ import { decodeBody, textOf } from './decoded-body.ts';
 import { parseWeixinJson } from './error-reply.ts';
 import { agentOptions, classifyHttpError, type WeixinTimeouts } from './http.ts';
 import { checkLength, type MediaBody, peekBody } from './media-body.ts';
-import { AddressRefusedError, publicConnector } from './public-address.ts';
+import { AddressRefusedError, type Lookup, publicConnector } from './public-address.ts';
 import { bytesToClassify } from './reply.ts';
 
 const MAX_REDIRECTS = 3;
@@ -28,12 +28,19 @@ export interface VideoDownloaderOptions {
   readonly maxBytes: number;
   /** Hosts that need not be public: `host` or `host:port`, lower case. */
   readonly allowHosts: readonly string[];
+  /** How names of hosts that must be public are looked up. Default: as the system does. */
+  readonly lookup?: Lookup;
 }
 
-export function createVideoDownloader({ timeouts, maxBytes, allowHosts }: VideoDownloaderOptions): VideoDownloader {
+export function createVideoDownloader({
+  timeouts,
+  maxBytes,
+  allowHosts,
+  lookup,
+}: VideoDownloaderOptions): VideoDownloader {
   // Every video comes from another host: no socket is worth keeping.
   const common = { ...agentOptions(timeouts), pipelining: 0 };
-  const guarded = new Agent({ ...common, connect: publicConnector(timeouts) });
+  const guarded = new Agent({ ...common, connect: publicConnector(timeouts, lookup) });
   const trusting = new Agent(common);
 
   async function download(text: string, signal: AbortSignal): Promise<Result<MediaBody>> {

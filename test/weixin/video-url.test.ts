@@ -46,6 +46,8 @@ describe('an address that is not public is refused', () => {
     'http://[::]/v.mp4',
     'http://[::ffff:127.0.0.1]/v.mp4',
     'http://[::ffff:a9fe:a9fe]/v.mp4',
+    'http://[::127.0.0.1]/v.mp4',
+    'http://[::a9fe:a9fe]/v.mp4',
     'http://[fc00::1]/v.mp4',
     'http://[fe80::1]/v.mp4',
     'http://[64:ff9b::7f00:1]/v.mp4',
@@ -74,7 +76,7 @@ test.each(['203.205.137.89', '61.182.130.30', '103.7.29.197', '2400:da00::6666']
   expect(isPublicAddress(address)).toBe(true);
 });
 
-test.each(['', 'localhost', '1.2.3', '192.0.2.1', '198.18.0.1', '240.0.0.1', '2001:db8::1'])(
+test.each(['', 'localhost', '1.2.3', '192.0.2.1', '198.18.0.1', '240.0.0.1', '2001:db8::1', '::7f00:1', '4000::1'])(
   '%j is not public',
   (address) => {
     expect(isPublicAddress(address)).toBe(false);
