@@ -303,7 +303,9 @@ export const hostileReplies: fc.Arbitrary<HostileReply> = fc
     const whole = Buffer.concat([head, framing.wire]);
     const end = cut === null ? whole.byteLength : Math.floor(cut * whole.byteLength);
     const sent = whole.subarray(0, end);
-    const after = junk === null || framing.untilEnd === true || end < whole.byteLength ? Buffer.alloc(0) : junk;
+    // Behind a body of unknown end, or of one that is still to come, it would be a part of it.
+    const behind = framing.body !== undefined && framing.untilEnd !== true && end === whole.byteLength;
+    const after = junk === null || !behind ? Buffer.alloc(0) : junk;
     const faultless =
       end === whole.byteLength &&
       after.byteLength === 0 &&
