@@ -101,13 +101,15 @@ async function sendSpoiled(action: Spoiling, media: SimulatedMedia, context: Ans
     }
     case 'drip':
       response.writeHead(200, headers);
+      response.flushHeaders();
       for (const chunk of media.bytes.chunks()) {
         for (let at = 0; at < chunk.byteLength; at += action.chunkBytes) {
+          await sleep(action.everyMs);
           if (response.destroyed) return;
           response.write(chunk.subarray(at, at + action.chunkBytes));
-          await sleep(action.everyMs);
         }
       }
+      // At once: whoever has all bytes may send the next request, which is not served before this answer has ended.
       response.end();
       return;
     case 'empty':
