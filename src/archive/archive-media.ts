@@ -1,6 +1,6 @@
-import { FailureError, fail, failure, type Result } from '../failure.ts';
+import { FailureError, fail, failure, type Result, succeed } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
-import type { ArchiveStore, WriteReceipt } from '../store/archive-store.ts';
+import type { ArchiveStore, Digest, WriteReceipt } from '../store/archive-store.ts';
 import { PARTS_HELD } from '../store/archive-store.ts';
 import { mediaKey, mediaKeyStem } from '../store/object-keys.ts';
 import { type Clock, iso } from '../time.ts';
@@ -46,15 +46,54 @@ export async function archiveMedia(
   signal: AbortSignal,
 ): Promise<Result<ArchivedObject>> {
   const fetched = await parts.weixin.fetch(job, signal);
-  if (!fetched.ok) return fetched;
-  const body = fetched.value;
+  if (!fetched.ok || !fetched.value.isEndUnproven)
+    return fetched.ok ? storeBody(parts, job, fetched.value, signal) : fetched;
+  // Nothing tells a whole body from one that was cut short, but that the next download is the same.
+  const first = await digestOf(fetched.value);
+  if (!first.ok) return first;
+  const again = await parts.weixin.fetch(job, signal);
+  if (!again.ok) return again;
+  const chunks = again.value.isEndUnproven ? expecting(first.value, again.value.chunks) : again.value.chunks;
+  return storeBody(parts, job, { ...again.value, chunks }, signal);
+}
+
+async function storeBody(
+  parts: ArchiveParts,
+  job: MediaJob,
+  body: MediaBody,
+  signal: AbortSignal,
+): Promise<Result<ArchivedObject>> {
+  return readingBody(body, () => store(parts, job, body, signal));
+}
+
+/** Runs what reads a body, turns what its chunks throw into a failure, and lets go of the body. */
+async function readingBody<T>(body: MediaBody, read: () => Promise<Result<T>>): Promise<Result<T>> {
   try {
-    return await store(parts, job, body, signal);
+    return await read();
   } catch (error) {
     if (error instanceof FailureError) return { ok: false, failure: error.failure };
     throw error;
   } finally {
     body.discard();
+  }
+}
+
+/** Reads a body through without keeping it. */
+function digestOf(body: MediaBody): Promise<Result<Digest>> {
+  return readingBody(body, async () => {
+    const { chunks, digest } = digestStream(body.chunks);
+    for await (const _ of chunks);
+    return succeed(digest());
+  });
+}
+
+/** Passes chunks on. @throws FailureError at their end when they are not what they should be. */
+async function* expecting(expected: Digest, source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  const { chunks, digest } = digestStream(source);
+  yield* chunks;
+  if (digest().sha256 !== expected.sha256) {
+    const detail = `of unknown length: ${expected.sizeBytes} bytes, then ${digest().sizeBytes}`;
+    throw new FailureError(failure('body-truncated', { detail }));
   }
 }
 

@@ -13,9 +13,9 @@ export function contentTypeOf({ sniffed, declaredType }: BodyFacts): string {
   return sniffed?.mime ?? declaredType ?? 'application/octet-stream';
 }
 
-/** The extension of an object's key: what its bytes say, else its name, else its declared type. */
+/** The extension of an object's key: what its bytes say, else its declared type, else its name. */
 export function extensionOf({ sniffed, declaredType, namedExtension }: BodyFacts): string {
-  return sniffed?.extension ?? namedExtension ?? extensionOfType(declaredType) ?? 'bin';
+  return sniffed?.extension ?? extensionOfType(declaredType) ?? namedExtension ?? 'bin';
 }
 
 /**

@@ -41,17 +41,30 @@ export async function sniffType(head: Uint8Array): Promise<SniffedType | undefin
   return known === undefined ? undefined : { mime: known.mime, extension: known.extension };
 }
 
-/** True when the bytes are all printable text, which no media of WeChat's is: an error in words, whatever it is declared as. */
+/** True when the bytes are printable text, which no media of WeChat's is: an error in words, whatever it is declared as. */
 export function looksLikeText(head: Uint8Array): boolean {
+  const encodings = head.byteLength < MIN_ODD_TEXT_BYTES ? ['utf-8'] : ['utf-8', 'utf-16le', 'utf-16be', 'gb18030'];
+  return encodings.some((encoding) => isPrintable(head, encoding));
+}
+
+/** A few bytes of anything may pass for two or three Chinese characters. */
+const MIN_ODD_TEXT_BYTES = 16;
+
+/** Characters of Chinese and Latin texts, and nothing that controls a terminal. */
+const PRINTABLE = /^[\t\n\r\u0020-\u007e\u00a0-\u00ff\u2010-\u2027\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+$/;
+
+function isPrintable(head: Uint8Array, encoding: string): boolean {
   try {
     // A character may be cut at the end of the head.
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(head, { stream: true });
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what text does not have
-    return text !== '' && !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/.test(text);
+    const text = new TextDecoder(encoding, { fatal: true }).decode(head, { stream: true });
+    return encoding === 'utf-8' ? text !== '' && !CONTROLS.test(text) : PRINTABLE.test(text);
   } catch {
     return false;
   }
 }
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what text does not have
+const CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/;
 
 /** True when the bytes begin like a web page or an XML document, which WeChat never has as media. */
 export function looksLikeMarkup(head: Uint8Array): boolean {

@@ -1,6 +1,7 @@
 import { pipeline, type Readable, type Transform } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import type { Dispatcher } from 'undici';
+import { fail, type Result, succeed } from '../failure.ts';
 
 const DECODERS: Readonly<Record<string, () => Transform>> = {
   gzip: createGunzip,
@@ -13,23 +14,32 @@ export interface DecodedBody {
   readonly body: Readable;
   /** How many bytes `body` must give; unknown without Content-Length, and for an encoded body. */
   readonly contentLength?: number;
+  /**
+   * True when nothing but the end of the connection tells where the body ends: neither a length nor chunks. A connection
+   * that breaks in the middle looks the same (undici takes a reset for the end, too).
+   */
+  readonly isEndUnproven: boolean;
 }
 
 /**
  * Undoes a Content-Encoding that nobody asked for (we send `Accept-Encoding: identity`; a proxy may not care), so that
- * compressed bytes are never taken for media. An unknown encoding is left alone, and the sniffed type will tell.
+ * compressed bytes are never taken for media. One that is not known is a failure, and the body is dropped.
  */
-export function decodeBody(response: Dispatcher.ResponseData): DecodedBody {
-  const encoding = textOf(response.headers['content-encoding'])?.trim().toLowerCase();
-  const decoder = encoding === undefined ? undefined : DECODERS[encoding]?.();
-  if (decoder !== undefined) {
-    // Errors of either come out of the decoder; undici itself compares the encoded bytes with Content-Length.
-    return { body: pipeline(response.body, decoder, () => undefined) };
+export function decodeBody({ headers, body }: Dispatcher.ResponseData): Result<DecodedBody> {
+  const length = textOf(headers['content-length']);
+  const isEndUnproven = length === undefined && !/\bchunked\b/i.test(textOf(headers['transfer-encoding']) ?? '');
+  const encoding = textOf(headers['content-encoding'])?.trim().toLowerCase() ?? '';
+  if (encoding === '' || encoding === 'identity') {
+    const contentLength = length !== undefined && /^\d{1,15}$/.test(length) ? { contentLength: Number(length) } : {};
+    return succeed({ body, isEndUnproven, ...contentLength });
   }
-  const length = textOf(response.headers['content-length']);
-  return length !== undefined && /^\d{1,15}$/.test(length)
-    ? { body: response.body, contentLength: Number(length) }
-    : { body: response.body };
+  const decoder = Object.hasOwn(DECODERS, encoding) ? DECODERS[encoding]?.() : undefined;
+  if (decoder === undefined) {
+    body.on('error', () => undefined).destroy();
+    return fail('weixin-bad-gateway', { detail: `Content-Encoding ${encoding.slice(0, 40)}` });
+  }
+  // Errors of either come out of the decoder; undici itself compares the encoded bytes with Content-Length.
+  return succeed({ body: pipeline(body, decoder, () => undefined), isEndUnproven });
 }
 
 /** The first value of a header. */

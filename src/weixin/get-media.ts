@@ -16,7 +16,7 @@ export type Got =
 export interface GetMediaRequest {
   readonly baseUrl: URL;
   readonly token: Secret;
-  readonly job: Pick<MediaJob, 'mediaId' | 'variant'>;
+  readonly job: Pick<MediaJob, 'mediaId' | 'variant' | 'kind'>;
   readonly dispatcher: Dispatcher;
   readonly timeouts: WeixinTimeouts;
   readonly maxBytes: number;
@@ -50,19 +50,28 @@ export async function getMedia(request: GetMediaRequest, signal: AbortSignal): P
     return { ok: false, failure: classifyHttpError(limit.expired ? limit.signal.reason : error, 'request') };
   }
 
-  const { body, contentLength } = decodeBody(response);
+  const decoded = decodeBody(response);
+  if (!decoded.ok) {
+    limit.end();
+    return decoded;
+  }
+  const { body, contentLength, isEndUnproven } = decoded.value;
   try {
     const peeked = await peekBody(body, bytesToClassify, limit);
     const { head, complete } = peeked;
     const reply = await classifyReply(
       { status: response.statusCode, headers: response.headers, head, complete },
       token,
+      job.kind,
     );
     if (reply.type === 'media') {
       const { type: _type, ...facts } = reply;
       const length = contentLength === undefined ? {} : { contentLength };
       const chunks = checkLength(peeked.chunks, contentLength, maxBytes);
-      return { ok: true, value: { type: 'media', body: { ...facts, ...length, chunks, discard: peeked.discard } } };
+      return {
+        ok: true,
+        value: { type: 'media', body: { ...facts, ...length, isEndUnproven, chunks, discard: peeked.discard } },
+      };
     }
     // What may be left of the answer is not worth a socket; one that has been read to its end keeps its own.
     peeked.discard();

@@ -1,4 +1,5 @@
-import { Agent, type Dispatcher } from 'undici';
+import type { LookupFunction } from 'node:net';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
 import { type Failure, failure } from '../failure.ts';
 import { MINUTE } from '../time.ts';
 
@@ -42,9 +43,35 @@ export function createHttpPool(timeouts: WeixinTimeouts, connections: number): H
 export function agentOptions(timeouts: WeixinTimeouts): Agent.Options {
   return {
     allowH2: false,
-    connectTimeout: timeouts.connectMs,
+    connect: createConnector(timeouts),
     headersTimeout: timeouts.responseMs,
     bodyTimeout: timeouts.idleMs,
+  };
+}
+
+/**
+ * Makes an undici connector whose sockets tell a reset by another name.
+ *
+ * undici takes ECONNRESET for the end of a body that only the end of its connection ends, and a media that was cut by it
+ * for whole.
+ */
+export function createConnector(timeouts: WeixinTimeouts, lookup?: LookupFunction): buildConnector.connector {
+  const connect = buildConnector({
+    timeout: timeouts.connectMs,
+    allowH2: false,
+    ...(lookup === undefined ? {} : { lookup }),
+  });
+  return (options, callback) => {
+    connect(options, (...[error, socket]) => {
+      if (error !== null) {
+        callback(error, null);
+        return;
+      }
+      socket.prependListener('error', (fault: NodeJS.ErrnoException) => {
+        if (fault.code === 'ECONNRESET') fault.code = 'ECONNABORTED';
+      });
+      callback(null, socket);
+    });
   };
 }
 

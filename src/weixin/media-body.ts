@@ -13,6 +13,8 @@ export interface MediaBody {
   /** From the file name WeChat gives it. */
   readonly namedExtension?: string;
   readonly contentLength?: number;
+  /** True when nothing proves that the end of the bytes is the end of the media. @see DecodedBody */
+  readonly isEndUnproven: boolean;
   /**
    * Read once, to the end.
    *

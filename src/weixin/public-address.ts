@@ -1,8 +1,8 @@
 import { lookup as dnsLookup, type LookupAddress, type LookupAllOptions } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
 import ipaddr from 'ipaddr.js';
-import { buildConnector } from 'undici';
-import type { WeixinTimeouts } from './http.ts';
+import type { buildConnector } from 'undici';
+import { createConnector, type WeixinTimeouts } from './http.ts';
 
 /** Thrown when a connection would lead, or leads, to an address that is not public. */
 export class AddressRefusedError extends Error {
@@ -43,7 +43,7 @@ export type Lookup = (
  * is connected to, so a name that answers differently the second time gains nothing.
  */
 export function publicConnector(timeouts: WeixinTimeouts, lookup: Lookup = dnsLookup): buildConnector.connector {
-  const connect = buildConnector({ timeout: timeouts.connectMs, allowH2: false, lookup: publicLookup(lookup) });
+  const connect = createConnector(timeouts, publicLookup(lookup));
   return (options, callback) => {
     // Node looks names up; an address in its place goes straight to the socket.
     const literal = options.hostname.replace(/^\[|\]$/g, '');

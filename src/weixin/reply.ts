@@ -1,4 +1,5 @@
 import { type Failure, failure } from '../failure.ts';
+import type { MediaKind } from '../media/kind.ts';
 import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../media/media-type.ts';
 import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
 import { type Secret, withoutSecret } from '../secret.ts';
@@ -35,10 +36,14 @@ export function bytesToClassify(head: Buffer): number {
  * alone lies now and then. Errors come as `text/plain`; images come under wrong types; a gateway's page comes as 200;
  * an image may be named like JSON or begin with a brace.
  *
+ * Bytes of a known type are media. Bytes of none are so only where a format has no magic, as voice in speex; an image or
+ * a video without one is no such thing, and words are none either, whatever they are declared as.
+ *
  * @param sent the token of the request, blotted out of every text that is kept.
+ * @param kind what the producer says it is. A `file` may be a text.
  * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_getmedia
  */
-export async function classifyReply(answer: HttpAnswer, sent: Secret): Promise<Reply> {
+export async function classifyReply(answer: HttpAnswer, sent: Secret, kind?: MediaKind): Promise<Reply> {
   const declaredType = mimeOf(textOf(answer.headers['content-type']));
   const disposition = textOf(answer.headers['content-disposition']);
   const { head, status } = answer;
@@ -52,24 +57,24 @@ export async function classifyReply(answer: HttpAnswer, sent: Secret): Promise<R
   if (answer.complete && head.byteLength === 0) return failed('body-empty');
 
   const declaredMedia = isMediaType(declaredType);
-  if (looksLikeMarkup(head)) {
-    return failed(declaredMedia || disposition !== undefined ? 'body-not-media' : 'weixin-bad-gateway', {
+  const notMedia = (): Reply =>
+    failed(declaredMedia || disposition !== undefined ? 'body-not-media' : 'weixin-unexpected-reply', {
       detail: excerpt(head, sent),
     });
-  }
-  if (json !== undefined && (declaredMedia || disposition === undefined)) {
-    return failed(declaredMedia ? 'body-not-media' : 'weixin-unexpected-reply', { detail: excerpt(head, sent) });
+  if (looksLikeMarkup(head)) {
+    return declaredMedia || disposition !== undefined
+      ? notMedia()
+      : failed('weixin-bad-gateway', { detail: excerpt(head, sent) });
   }
 
   const sniffed = await sniffType(head);
-  if (sniffed === undefined && answer.complete && startsLikeError(head))
-    return failed('body-not-media', { detail: excerpt(head, sent) });
-  const attached = disposition !== undefined && !isTextType(declaredType);
-  if (sniffed === undefined && !declaredMedia && !attached) {
-    return failed('weixin-unexpected-reply', { detail: excerpt(head, sent) });
-  }
-  if (sniffed === undefined && /^(image|video)\//.test(declaredType ?? '') && looksLikeText(head)) {
-    return failed('body-not-media', { detail: excerpt(head, sent) });
+  if (sniffed === undefined) {
+    const attached = disposition !== undefined && !isTextType(declaredType);
+    if (!declaredMedia && !attached) return notMedia();
+    if (/^(image|video)\//.test(declaredType ?? '')) return notMedia();
+    if (answer.complete && startsLikeError(head)) return notMedia();
+    const mayBeText = kind === 'file' && attached && !declaredMedia;
+    if (!mayBeText && (json !== undefined || looksLikeText(head))) return notMedia();
   }
   const namedExtension = extensionOfDisposition(disposition);
   return {

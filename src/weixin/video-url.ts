@@ -1,10 +1,9 @@
 import { Agent, type Dispatcher } from 'undici';
 import { type TimeLimit, timeLimit } from '../abort.ts';
 import { FailureError, fail, type Result } from '../failure.ts';
-import { extensionOfDisposition, isTextType, mimeOf } from '../media/media-type.ts';
-import { looksLikeMarkup, looksLikeText, sniffType } from '../media/sniff.ts';
+import { extensionOfDisposition, mimeOf } from '../media/media-type.ts';
+import { looksLikeMarkup, sniffType } from '../media/sniff.ts';
 import { decodeBody, textOf } from './decoded-body.ts';
-import { parseWeixinJson } from './error-reply.ts';
 import { agentOptions, classifyHttpError, type WeixinTimeouts } from './http.ts';
 import { checkLength, type MediaBody, peekBody } from './media-body.ts';
 import { AddressRefusedError, type Lookup, publicConnector } from './public-address.ts';
@@ -79,17 +78,18 @@ export function createVideoDownloader({
       response.body.on('error', () => undefined).destroy();
       return fail('video-url-failed', { httpStatus: response.statusCode });
     }
-    const { body, contentLength } = decodeBody(response);
+    const decoded = decodeBody(response);
+    if (!decoded.ok) {
+      limit.end();
+      return fail('video-url-failed', { detail: decoded.failure.detail });
+    }
+    const { body, contentLength, isEndUnproven } = decoded.value;
     try {
       const peeked = await peekBody(body, bytesToClassify, limit);
       const declaredType = mimeOf(textOf(response.headers['content-type']));
       const sniffed = await sniffType(peeked.head);
-      if (
-        peeked.head.byteLength === 0 ||
-        looksLikeMarkup(peeked.head) ||
-        (peeked.complete && parseWeixinJson(peeked.head) !== undefined) ||
-        (sniffed === undefined && (isTextType(declaredType) || looksLikeText(peeked.head)))
-      ) {
+      // Every video has a magic, by which pages, texts and errors are told from it.
+      if (sniffed === undefined || looksLikeMarkup(peeked.head)) {
         peeked.discard();
         return fail(peeked.head.byteLength === 0 ? 'body-empty' : 'body-not-media', { httpStatus: 200 });
       }
@@ -98,9 +98,10 @@ export function createVideoDownloader({
         ok: true,
         value: {
           ...(declaredType === undefined ? {} : { declaredType }),
-          ...(sniffed === undefined ? {} : { sniffed }),
+          sniffed,
           ...(namedExtension === undefined ? {} : { namedExtension }),
           ...(contentLength === undefined ? {} : { contentLength }),
+          isEndUnproven,
           chunks: checkLength(peeked.chunks, contentLength, maxBytes),
           discard: peeked.discard,
         },

@@ -77,7 +77,7 @@ function giving(body: Partial<MediaBody>): Pick<ArchiveParts, 'weixin'> & { read
   const discard = (): void => {
     discarded = true;
   };
-  const whole: MediaBody = { chunks: chunksOf(Buffer.alloc(0)), discard, ...body };
+  const whole: MediaBody = { chunks: chunksOf(Buffer.alloc(0)), isEndUnproven: false, discard, ...body };
   return { weixin: { fetch: async () => succeed(whole) }, discarded: () => discarded };
 }
 
@@ -323,6 +323,7 @@ describe('however slow the store is', () => {
         fetch: async () =>
           succeed({
             chunks: chunks(),
+            isEndUnproven: false,
             discard: () => undefined,
             ...(announced ? { contentLength: sizeBytes } : {}),
           }),

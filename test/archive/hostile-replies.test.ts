@@ -88,6 +88,6 @@ test('whatever WeChat answers, the bytes of a whole media are stored, or nothing
   expect(bench.proxy.openUploads()).toEqual([]);
   expect(budget.usedBytes).toBe(0);
   // It has seen the good and the bad.
-  expect(ends.get('archived')).toBeGreaterThan(LANES);
+  expect(ends.get('archived')).toBeGreaterThan(10);
   expect([...ends.keys()].length).toBeGreaterThan(8);
 });

@@ -96,7 +96,7 @@ test.each([
   { body: {}, contentType: 'application/octet-stream', extension: 'bin' },
   { body: { declaredType: 'audio/amr' }, contentType: 'audio/amr', extension: 'amr' },
   { body: { declaredType: 'application/x-new' }, contentType: 'application/x-new', extension: 'bin' },
-  { body: { declaredType: 'image/jpeg', namedExtension: 'jpeg' }, contentType: 'image/jpeg', extension: 'jpeg' },
+  { body: { declaredType: 'image/jpeg', namedExtension: 'jpeg' }, contentType: 'image/jpeg', extension: 'jpg' },
   {
     body: {
       declaredType: 'audio/amr',

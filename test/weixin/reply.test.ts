@@ -117,32 +117,30 @@ test('a token longer than what is kept of an odd answer does not leave its begin
   expect(JSON.stringify(reply)).not.toContain('secret');
 });
 
+/** Of speex, which has no magic. */
+const BARE_FRAMES = Buffer.from('0600ff3b9c12e08814d7', 'hex');
+
 describe('media are media', () => {
   test.each<[string, string | Buffer, HttpAnswer['headers']]>([
     ['with all headers', JPEG, { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION }],
     ['without a disposition', JPEG, { 'content-type': 'image/jpeg' }],
     ['under text/plain, by their first bytes', JPEG, { 'content-type': 'text/plain' }],
     ['without any header, by their first bytes', JPEG, {}],
-    ['of unknown bytes, by their declared type', 'bare frames', { 'content-type': 'voice/speex' }],
+    ['of a format without a magic, by their declared type', BARE_FRAMES, { 'content-type': 'voice/speex' }],
     [
-      'of unknown bytes as a download',
-      'bare frames',
+      'of a format without a magic, as a download',
+      BARE_FRAMES,
       { 'content-type': 'application/octet-stream', 'content-disposition': DISPOSITION },
     ],
     [
       'that begin with a brace',
       Buffer.from('{ \x00\xff not JSON at all', 'latin1'),
-      { 'content-type': 'image/jpeg', 'content-disposition': DISPOSITION },
+      { 'content-type': 'voice/speex', 'content-disposition': DISPOSITION },
     ],
     [
       'named like JSON',
       JPEG,
       { 'content-type': 'image/jpeg', 'content-disposition': 'attachment; filename="{\\"errcode\\":1}.json"' },
-    ],
-    [
-      'of a JSON file that a user sent',
-      '{"a":1}',
-      { 'content-type': 'application/octet-stream', 'content-disposition': DISPOSITION },
     ],
   ])('%s', async (_name, body, headers) => {
     expect(await codeOf(body, headers)).toBe('media');
@@ -150,9 +148,19 @@ describe('media are media', () => {
 
   test('that begin like an error but go on longer than any', async () => {
     expect(
-      await codeOf(Buffer.from('{"errcode":40007,\xff', 'latin1'), { 'content-type': 'image/jpeg' }, 200, false),
+      await codeOf(Buffer.from('{"errcode":40007,\x00\xff', 'latin1'), { 'content-type': 'voice/speex' }, 200, false),
     ).toBe('media');
   });
+
+  test.each(['{"a":1}', 'a letter in words'])(
+    'that are a text, where the producer says that it is a file: %s',
+    async (text) => {
+      const headers = { 'content-type': 'application/octet-stream', 'content-disposition': DISPOSITION };
+      const answer = { status: 200, headers, head: Buffer.from(text), complete: true };
+      expect((await classifyReply(answer, TOKEN, 'file')).type).toBe('media');
+      expect(await codeOf(text, headers)).toBe('body-not-media');
+    },
+  );
 
   test('with what is known of them', async () => {
     const headers = { 'content-type': 'Image/JPEG; x=y', 'content-disposition': 'attachment; filename="a.JPG"' };
@@ -162,6 +170,50 @@ describe('media are media', () => {
       sniffed: { mime: 'image/jpeg', extension: 'jpg' },
       namedExtension: 'jpg',
     });
+  });
+});
+
+describe.each([
+  ['image/jpeg', undefined],
+  ['video/mp4', DISPOSITION],
+])('what has no magic is no %s:', (contentType, disposition) => {
+  const headers = {
+    'content-type': contentType,
+    ...(disposition === undefined ? {} : { 'content-disposition': disposition }),
+  };
+
+  test.each<[string, Buffer]>([
+    ['nothing but zeros', Buffer.alloc(5_000)],
+    ['bytes of some other kind', BARE_FRAMES],
+    ['text in UTF-16', Buffer.from('{"errcode":40001,"errmsg":"invalid"}', 'utf16le')],
+    ['text in GBK', Buffer.from('cfb5cdb3b7b1c3a6a3acc7ebc9d4baf3d4d9cad4', 'hex')],
+  ])('%s', async (_name, head) => {
+    expect(await codeOf(head, headers)).toBe('body-not-media');
+  });
+});
+
+describe.each([
+  ['audio/amr', undefined],
+  ['audio/amr', DISPOSITION],
+  ['voice/speex', undefined],
+  ['audio/mpeg', DISPOSITION],
+  ['application/octet-stream', DISPOSITION],
+])('words are no media, declared as %s, disposition %s:', (contentType, disposition) => {
+  const headers = {
+    'content-type': contentType,
+    ...(disposition === undefined ? {} : { 'content-disposition': disposition }),
+  };
+
+  test.each<[string, Buffer]>([
+    ['of a gateway', Buffer.from('no healthy upstream')],
+    ['of WeChat', Buffer.from('system busy, please try again later\n')],
+    ['in Chinese', Buffer.from('系统繁忙，请稍候再试')],
+    ['in Chinese, as GBK', Buffer.from('cfb5cdb3b7b1c3a6a3acc7ebc9d4baf3d4d9cad4', 'hex')],
+    ['in UTF-16', Buffer.from('upstream request timeout', 'utf16le')],
+    ['that are an error cut short', Buffer.from('{"errcode":40001,"errmsg":"inv')],
+    ['that are JSON without an errcode', Buffer.from('{"code":-1,"message":"sys"}')],
+  ])('%s', async (_name, head) => {
+    expect(await codeOf(head, headers)).toBe('body-not-media');
   });
 });
 
@@ -195,7 +247,7 @@ describe('what is neither is a failure', () => {
       'hello',
       { 'content-type': 'text/plain', 'content-disposition': DISPOSITION },
       200,
-      'weixin-unexpected-reply',
+      'body-not-media',
     ],
   ])('%s', async (_name, body, headers, status, code) => {
     expect(await codeOf(body, headers, status)).toBe(code);
