@@ -298,7 +298,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       ...(sentinels === undefined ? {} : { sentinels }),
       ...(clusterNodes === undefined ? {} : { clusterNodes }),
     },
-    ...(bucket === undefined ? {} : { store: { bucket, partSizeBytes, forcePathStyle, ...awsFacts(env) } }),
+    ...(bucket === undefined ? {} : { store: { bucket, partSizeBytes, forcePathStyle, ...awsFacts(env, mistakes) } }),
     accounts,
     weixin: {
       apiBaseUrls: withDefault('WEIXIN_API_BASE_URL'),
@@ -392,8 +392,13 @@ function readOpenIdPolicy(env: Environment, read: Read, mistakes: ConfigMistake[
 }
 
 /** The two AWS variables that we look at ourselves: the SDK reads all of them, but demands a region of every store. */
-function awsFacts(env: Environment): { endpoint?: string; region?: string } {
-  const endpoint = env['AWS_ENDPOINT_URL_S3'] || env['AWS_ENDPOINT_URL'];
+function awsFacts(env: Environment, mistakes: ConfigMistake[]): { endpoint?: string; region?: string } {
+  const variable = env['AWS_ENDPOINT_URL_S3'] ? 'AWS_ENDPOINT_URL_S3' : 'AWS_ENDPOINT_URL';
+  const endpoint = env[variable];
+  if (endpoint && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) {
+    const expected = 'an http:// or https:// address';
+    mistakes.push({ variable, received: received(endpoint), expected, example: 'https://s3.example.com' });
+  }
   const region = env['AWS_REGION'] || env['AWS_DEFAULT_REGION'];
   return { ...(endpoint ? { endpoint } : {}), ...(region ? { region } : {}) };
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { archiveMedia } from '../src/archive/archive-media.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
@@ -24,11 +25,12 @@ import { readQueueStats } from '../src/queue/queue-stats.ts';
 import { createRunJob } from '../src/queue/run-job.ts';
 import { createSettle } from '../src/queue/settle.ts';
 import { createThroughput } from '../src/queue/throughput.ts';
-import { closeRedis, connectRedis, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
-import { probePayloadCheck } from '../src/store/probe.ts';
+import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
+import { readBackStore } from '../src/store/read-back.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, iso, SECOND } from '../src/time.ts';
@@ -45,6 +47,7 @@ const STUCK_MS = 60 * SECOND;
 const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
 const REDIS_REMINDER_MS = 10 * SECOND;
 const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
+const STORE_PROBE_PAUSE_MS = 30 * SECOND;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 
 /** Thrown when the worker can't do its work at all; the message says what to do. */
@@ -89,7 +92,10 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const throughput = createThroughput(redis, keys, now);
   const fleet = createFleet(redis, keys, now);
   const budget = new ByteBudget(worker.memoryBudgetBytes);
-  const store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
+  /** What the store checks; unknown until it has answered. */
+  let payloadCheck: PayloadCheck | undefined;
+  const s3Store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
+  const store = readBackStore(s3Store, () => payloadCheck === undefined || payloadCheck === 'nothing');
   const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), now);
   const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
 
@@ -238,6 +244,11 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     }, REDIS_REMINDER_MS);
     try {
       await untilReady(redis, stop);
+    } catch (error) {
+      if (!(error instanceof DatabaseRefusedError)) throw error;
+      throw new StartupError(
+        `REDIS_URL names a database that ${describeRedis(config.redis)} does not have: ${error.message}`,
+      );
     } finally {
       clearInterval(waiting);
     }
@@ -247,16 +258,31 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   async function checkStore(): Promise<void> {
     const limit = AbortSignal.any([stop, AbortSignal.timeout(STORE_PROBE_TIMEOUT_MS)]);
     const probed = await probePayloadCheck(s3, storeConfig.bucket, limit);
-    if (probed === true) return;
-    addContentMd5(s3);
-    if (probed === false)
-      return log.info('the store does not check payload hashes: Content-MD5 is added to every write');
+    if (typeof probed === 'string') return useStore(probed);
     const { code, detail } = probed;
     const where = `bucket ${storeConfig.bucket}${storeConfig.endpoint === undefined ? '' : ` at ${storeConfig.endpoint}`}`;
     if (code === 'store-bucket-missing' || code === 'store-denied') {
       throw new StartupError(`${where}: ${FAILURES[code].hint}${detail === undefined ? '' : ` (${detail})`}`);
     }
     log.warn({ failure: probed, hint: FAILURES[code].hint }, `${where} can't be reached yet`);
+    void probeUntilAnswered();
+  }
+
+  /** Until then every object is read back. */
+  async function probeUntilAnswered(): Promise<void> {
+    while (payloadCheck === undefined && !stop.aborted) {
+      await sleep(STORE_PROBE_PAUSE_MS, undefined, { signal: stop, ref: false }).catch(() => undefined);
+      const probed = await probePayloadCheck(s3, storeConfig.bucket, stop).catch(() => undefined);
+      if (typeof probed === 'string') useStore(probed);
+    }
+  }
+
+  function useStore(check: PayloadCheck): void {
+    payloadCheck = check;
+    if (check === 'sha256') return;
+    addContentMd5(s3);
+    if (check === 'md5') log.info('the store does not check payload hashes: Content-MD5 is added to every write');
+    else log.warn('the store checks neither payload hashes nor Content-MD5: every object is read back and compared');
   }
 
   /** A wrong secret is said at start, while the other apps begin their work. */

@@ -78,6 +78,9 @@ export interface ArchiveStore {
   /** Lists in key order, a page at a time. @throws FailureError */
   list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject>;
 
+  /** Removes an object. Harmless when there is none. Archiving needs it only where a store takes wrong bytes. */
+  remove(key: string, signal: AbortSignal): Promise<Result<void>>;
+
   /** Reads a small JSON document; `undefined` when there is none, `null` when it is no JSON. */
   readJson(key: string, signal: AbortSignal): Promise<Result<unknown>>;
   /** Writes or overwrites a small JSON document. */

@@ -78,15 +78,25 @@ export async function checkStore(client: S3Client, bucket: string, signal: Abort
 
 async function checkPayload(client: S3Client, bucket: string, signal: AbortSignal): Promise<Finding> {
   const checks = await probePayloadCheck(client, bucket, signal);
-  if (checks === true) return ok('payload hash', 'a write with a wrong SHA-256 is refused');
-  if (checks === false) {
-    return warned(
-      'payload hash',
-      'a write with a wrong SHA-256 was taken',
-      'Workers add Content-MD5 to every write to this store.',
-    );
+  if (typeof checks === 'object') return failed('payload hash', checks);
+  switch (checks) {
+    case 'sha256':
+      return ok('payload hash', 'a write with a wrong SHA-256 is refused');
+    case 'md5':
+      return warned(
+        'payload hash',
+        'a write with a wrong SHA-256 was taken, one with a wrong Content-MD5 refused',
+        'Workers add Content-MD5 to every write to this store.',
+      );
+    case 'nothing':
+      return warned(
+        'payload hash',
+        'writes with a wrong SHA-256 and a wrong Content-MD5 were taken',
+        'Workers read every object of this store back and compare it.',
+      );
+    default:
+      return checks satisfies never;
   }
-  return failed('payload hash', checks);
 }
 
 async function checkCreateOnly(

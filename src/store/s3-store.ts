@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import {
+  DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
@@ -244,6 +245,10 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
     head,
     digest: readDigest,
     list,
+    remove: (key, signal) =>
+      attempt(signal, async () => {
+        await client.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
+      }),
     readJson,
     writeJson,
     abandonUploads: (prefix, signal) => attempt(signal, () => abandonUploads(client, bucket, prefix, signal)),

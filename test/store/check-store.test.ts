@@ -85,7 +85,8 @@ describe('a store', () => {
       expect.objectContaining({
         check: 'payload hash',
         result: 'warn',
-        detail: 'a write with a wrong SHA-256 was taken',
+        detail: 'writes with a wrong SHA-256 and a wrong Content-MD5 were taken',
+        hint: 'Workers read every object of this store back and compare it.',
       }),
       expect.objectContaining({ check: 'create-only', result: 'warn', detail: 'If-None-Match is ignored' }),
       expect.objectContaining({ check: 'lifecycle', result: 'warn' }),
@@ -164,25 +165,43 @@ describe('a bucket', () => {
 });
 
 describe('the payload check', () => {
-  test('is true of a store that refuses a wrong hash', async () => {
+  test('is by SHA-256 where a wrong one is refused', async () => {
     await using bench = await openBench({ checkPayload: true });
-    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe(true);
+    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe('sha256');
     expect(await leftBehind(bench)).toEqual([]);
   });
 
-  test('is false of a store that takes a wrong hash, and what it took is removed', async () => {
+  test('is by Content-MD5 where only a wrong one of these is refused, and what was taken is removed', async () => {
     await using bench = await openBench();
-    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe(false);
+    bench.proxy.arm(({ operation, headers }) => operation === 'PutObject' && headers['content-md5'] !== undefined, {
+      type: 'answer',
+      status: 400,
+      code: 'BadDigest',
+    });
+    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe('md5');
     expect(await leftBehind(bench)).toEqual([]);
   });
 
-  test('is true of a store that calls it a wrong signature, as long as the bucket can be seen', async () => {
+  test('is by nothing where both are taken, and what was taken is removed', async () => {
+    await using bench = await openBench();
+    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe('nothing');
+    expect(await leftBehind(bench)).toEqual([]);
+  });
+
+  test('is by SHA-256 of a store that calls it a wrong signature, as long as the bucket can be seen', async () => {
     await using bench = await openBench();
     const signature: Fault = { type: 'answer', status: 403, code: 'SignatureDoesNotMatch' };
     bench.proxy.arm('PutObject', signature);
-    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe(true);
+    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toBe('sha256');
     bench.proxy.arm('HeadBucket', signature);
     expect(await probePayloadCheck(bench.client, backend.bucket, never)).toMatchObject({ code: 'store-denied' });
+  });
+
+  test('of a store that refuses the bucket names what it refuses, which an answer to a HEAD can not', async () => {
+    await using bench = await openBench();
+    bench.proxy.arm('HeadBucket', { type: 'answer', status: 403 });
+    bench.proxy.arm('ListObjects', { type: 'answer', status: 403, code: 'InvalidAccessKeyId' });
+    expect(await headBucket(bench.client, backend.bucket, never)).toMatchObject({ detail: 'InvalidAccessKeyId' });
   });
 
   test.each<[string, Fault, string]>([
