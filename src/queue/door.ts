@@ -92,7 +92,8 @@ export function createDoor({ redis, keys, lanes, mediaTtlMs, openId, apps, now }
       pipeline.exists(keys.archived(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
       pipeline.zscore(keys.deadByTime, id);
     }
-    const replies = (await pipeline.exec()) ?? [];
+    const replies = await pipeline.exec();
+    if (replies === null) throw new Error('Redis gave no answer to a pipeline');
     const values = replies.map(([error, value]) => {
       if (error !== null) throw error;
       return value;

@@ -1,4 +1,5 @@
 import { Cluster, Redis } from 'ioredis';
+import { orAbort } from '../abort.ts';
 import type { Secret } from '../secret.ts';
 import { SECOND } from '../time.ts';
 
@@ -59,6 +60,11 @@ export function connectRedis(
   client.on('error', (error: Error) => {
     // ioredis hangs the refused command onto the error, arguments and all: AUTH with its password.
     Reflect.deleteProperty(error, 'command');
+    // ioredis goes on with database 0, where nobody would look for what is put there.
+    if (REFUSED_DATABASE.test(error.message)) {
+      refused.set(client, error);
+      client.disconnect();
+    }
     onError(error);
   });
   return client;
@@ -124,22 +130,45 @@ export async function closeRedis(client: RedisClient): Promise<void> {
   client.disconnect();
 }
 
+/** The database of the address does not exist. */
+export class DatabaseRefusedError extends Error {
+  override readonly name = 'DatabaseRefusedError';
+}
+
+/** Redis has no codes for its errors but the first word, and this one's is ERR. */
+const REFUSED_DATABASE = /^ERR (DB index is out of range|invalid DB index|SELECT is not allowed)/;
+const refused = new WeakMap<RedisClient, Error>();
+const seenReady = new WeakSet<RedisClient>();
+
 /**
  * Resolves when the connection is ready; rejects when `signal` aborts first.
  *
- * @throws the signal's reason.
+ * @throws DatabaseRefusedError when the Redis is there but not the database of the address; the signal's reason.
  */
 export async function untilReady(client: RedisClient, signal: AbortSignal): Promise<void> {
-  if (client.status === 'ready') return;
+  if (client.status === 'ready' && seenReady.has(client)) return;
   signal.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const onAbort = (): void => reject(signal.reason);
+  const onEnd = (): void => {
+    const error = refused.get(client);
+    if (error !== undefined) reject(new DatabaseRefusedError(error.message));
+  };
   client.once('ready', resolve);
+  client.once('end', onEnd);
   signal.addEventListener('abort', onAbort, { once: true });
   try {
+    if (client.status === 'ready') resolve();
+    onEnd();
     await promise;
   } finally {
     client.off('ready', resolve);
+    client.off('end', onEnd);
     signal.removeEventListener('abort', onAbort);
   }
+  // Redis answers in order: by then it has answered SELECT too. A connection that breaks meanwhile tells nothing.
+  await orAbort(client.ping(), signal).catch(() => signal.throwIfAborted());
+  const error = refused.get(client);
+  if (error !== undefined) throw new DatabaseRefusedError(error.message);
+  seenReady.add(client);
 }

@@ -5,6 +5,7 @@ import { freePort } from '../../src/demo/redis-server.ts';
 import {
   closeRedis,
   connectRedis,
+  DatabaseRefusedError,
   describeRedis,
   type Patience,
   type RedisClient,
@@ -38,6 +39,27 @@ function single(client: RedisClient): Redis {
   if (!(client instanceof Redis)) throw new Error('a connection to a Cluster');
   return client;
 }
+
+describe('a database that is not there', () => {
+  test.each<Patience>(['patient', 'hasty', 'blocking'])(
+    'is refused, and no other is used in its place: %s',
+    async (patience) => {
+      const url = inject('redisUrl');
+      const errors: Error[] = [];
+      const client = connect(configOf(`${url}/99`), patience, errors);
+      await expect(untilReady(client, AbortSignal.timeout(20_000))).rejects.toThrow(DatabaseRefusedError);
+      await expect(untilReady(client, AbortSignal.timeout(20_000))).rejects.toThrow('DB index is out of range');
+      await expect(client.set('{x}:nobody-looks-here', '1')).rejects.toThrow();
+      expect(await connect(configOf(url)).exists('{x}:nobody-looks-here')).toBe(0);
+    },
+  );
+
+  test('is told from one that is there', async () => {
+    const client = connect(configOf(`${inject('redisUrl')}/15`));
+    await untilReady(client, AbortSignal.timeout(20_000));
+    expect(await client.client('INFO')).toContain('db=15');
+  });
+});
 
 describe('an address', () => {
   const encoded = encodeURIComponent(PASSWORD);

@@ -51,6 +51,13 @@ describe('a worker refuses to start, says once what to do, and ends with 1', () 
     expect(said.split('\n')).toHaveLength(1);
   });
 
+  test('when Redis does not have the database of its address', async () => {
+    const { code, said } = await refused({ REDIS_URL: `${stack.environment['REDIS_URL']}/99` });
+    expect(code).toBe(1);
+    expect(said).toContain('REDIS_URL names a database');
+    expect(said.split('\n')).toHaveLength(1);
+  });
+
   test('when its port is taken', async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
     const taken = createServer().listen(0, '127.0.0.1', resolve);
