@@ -17,7 +17,7 @@ import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
 import { outcomeOfFailure } from './outcome.ts';
 import { lastTryLead } from './retry-schedule.ts';
 import type { HeldJob, Settle } from './settle.ts';
-import { parseStoredJob, withAttempt } from './stored-job.ts';
+import { MAX_ATTEMPTS, parseStoredJob, withAttempt } from './stored-job.ts';
 
 /** The reason with which a worker that stops aborts its attempts. */
 export class ShutdownError extends Error {
@@ -44,6 +44,8 @@ const LOST_BEFORE_PAUSE = 3;
 
 /** A payload that is no MediaJob is kept up to this length in its dead letter. */
 const MAX_INVALID_PAYLOAD = 8 * 1024;
+/** One that is nested deeper is kept as text: written out as JSON, each line of it would be as wide as it is deep. */
+const MAX_INVALID_DEPTH = 32;
 
 /**
  * Takes a job through one start, from what lay in Redis to a settled outcome.
@@ -118,7 +120,8 @@ export function createRunJob(parts: RunJobParts): RunJob {
     const record = attemptRecord(startedAt, startedAt, lost);
     // Also those that nobody lived to write down, or one job would be held up for each of them.
     let { ledger } = held;
-    for (let unseen = losses - seenTo; unseen > 1; unseen -= 1) ledger = withAttempt(ledger, record);
+    for (let unseen = Math.min(losses - seenTo, MAX_ATTEMPTS); unseen > 1; unseen -= 1)
+      ledger = withAttempt(ledger, record);
     if (losses % LOST_BEFORE_PAUSE === 0) return settleFailure({ ...held, ledger }, lost, startedAt, signal);
     return run({ ...held, ledger: withAttempt(ledger, record) }, startedAt, signal);
   }
@@ -218,7 +221,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
       v: 1,
       appId: appOfLane(lane.name) ?? 'unknown',
       mediaId: taken.id,
-      job: keptPayload(payload),
+      job: keptPayload(payload, taken.data),
       reason: 'job-invalid',
       detail: mistakes.join('; ').slice(0, 500),
       firstAttemptAt: null,
@@ -260,12 +263,21 @@ const OPEN_ID_NAME = /^(open_?id|from_?user_?name)$/i;
 /** The same in a text that is no JSON. */
 const OPEN_ID_IN_TEXT = /(\b(?:open_?id|from_?user_?name)\b(?:\W|CDATA){1,20})[\w-]+/gi;
 
-/** An invalid payload as it is kept: bounded, and without an openId, since no policy could be applied to it. */
-function keptPayload(payload: unknown): unknown {
+/**
+ * An invalid payload as it is kept: bounded, and without an openId, since no policy could be applied to it.
+ *
+ * @param data the payload as it lay in Redis.
+ */
+function keptPayload(payload: unknown, data: string): unknown {
   const text =
-    JSON.stringify(payload, (name, value: unknown) => {
+    JSON.stringify(isNestedDeeper(MAX_INVALID_DEPTH, payload) ? data : payload, (name, value: unknown) => {
       if (OPEN_ID_NAME.test(name)) return '[removed]';
       return typeof value === 'string' ? value.replace(OPEN_ID_IN_TEXT, '$1[removed]') : value;
     }) ?? 'null';
   return text.length <= MAX_INVALID_PAYLOAD ? (JSON.parse(text) as unknown) : `${text.slice(0, MAX_INVALID_PAYLOAD)}…`;
+}
+
+function isNestedDeeper(levels: number, value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isNestedDeeper(levels - 1, inner));
 }

@@ -1,8 +1,20 @@
 import { z } from 'zod';
-import { type AttemptRecord, attemptRecordSchema } from '../archive/attempt-record.ts';
+import { type AttemptRecord, attemptRecordSchema, recordedText } from '../archive/attempt-record.ts';
 import { FAILURES, type FailureCode } from '../failure.ts';
 import { describeIssue, type MediaJob, mediaJobSchema } from '../media/media-job.ts';
 import { packAttempts, packedAttemptsSchema, unpackAttempts } from './packed-attempts.ts';
+
+/**
+ * A history longer than this keeps its beginning and its end. Three days of tries are some 300, three days of probing a
+ * closed gate some 800.
+ */
+export const MAX_ATTEMPTS = 1_000;
+const FIRST_ATTEMPTS = 100;
+
+function shortened(attempts: readonly AttemptRecord[]): AttemptRecord[] {
+  const excess = attempts.length - MAX_ATTEMPTS;
+  return excess <= 0 ? [...attempts] : attempts.toSpliced(FIRST_ATTEMPTS, excess);
+}
 
 /**
  * What has happened to a job so far. Lies in the job's data beside the MediaJob, and is written in the same step that
@@ -21,6 +33,7 @@ const ledgerSchema = z.object({
         }
       }),
     ])
+    .transform(shortened)
     .default([]),
   /** How many attempts in the middle of a history beyond all measure are not kept. */
   attemptsOmitted: z.number().optional(),
@@ -28,8 +41,8 @@ const ledgerSchema = z.object({
   verdict: z
     .object({
       reason: z.string().refine((code): code is FailureCode => Object.hasOwn(FAILURES, code)),
-      diedAt: z.string(),
-      detail: z.string().optional(),
+      diedAt: z.iso.datetime(),
+      detail: recordedText.optional(),
     })
     .optional(),
   /** True for a job that has been a dead letter: its letter must be told how it ends. */
@@ -48,13 +61,6 @@ export interface StoredJob {
 export type ParsedStoredJob =
   | { readonly ok: true; readonly stored: StoredJob }
   | { readonly ok: false; readonly mistakes: readonly string[]; readonly payload: unknown };
-
-/**
- * A history longer than this keeps its beginning and its end. Three days of tries are some 300, three days of probing a
- * closed gate some 800.
- */
-export const MAX_ATTEMPTS = 1_000;
-const FIRST_ATTEMPTS = 100;
 
 /** Parses what lay in Redis, where anybody may have written. */
 export function parseStoredJob(data: string): ParsedStoredJob {
@@ -77,7 +83,7 @@ export function storedJobData({ job, ledger }: StoredJob): object {
 
 export function withAttempt(ledger: Ledger, attempt: AttemptRecord): Ledger {
   const attempts = [...ledger.attempts, attempt];
-  if (attempts.length <= MAX_ATTEMPTS) return { ...ledger, attempts };
-  const omitted = attempts.splice(FIRST_ATTEMPTS, attempts.length - MAX_ATTEMPTS).length;
-  return { ...ledger, attempts, attemptsOmitted: (ledger.attemptsOmitted ?? 0) + omitted };
+  const omitted = attempts.length - MAX_ATTEMPTS;
+  if (omitted <= 0) return { ...ledger, attempts };
+  return { ...ledger, attempts: shortened(attempts), attemptsOmitted: (ledger.attemptsOmitted ?? 0) + omitted };
 }

@@ -30,8 +30,8 @@ import {
   leavesOutcomeOpen,
 } from './s3-errors.ts';
 
-/** Dead letters are small; a larger document is not one of ours. */
-const MAX_JSON_BYTES = 4 * 1024 * 1024;
+/** A dead letter with a forged history is 6 MB at most; a larger document is not one of ours. */
+const MAX_JSON_BYTES = 16 * 1024 * 1024;
 
 export interface S3StoreOptions {
   readonly client: S3Client;

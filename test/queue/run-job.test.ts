@@ -466,6 +466,13 @@ describe('what is no MediaJob', () => {
     expect((await kept(data)).text).not.toContain('oSENDER');
   });
 
+  test.each([33, 2_000, 10_000, 1_000_000])('is kept as a text when it is nested %i deep', async (depth) => {
+    const { job, text } = await kept(`${'['.repeat(depth)}{"openId":"oSENDER"}${']'.repeat(depth)}`);
+    expect(job).toMatch(/^"?\[{33}/);
+    expect(text).not.toContain('oSENDER');
+    expect(text.length).toBeLessThan(10_000);
+  });
+
   test('is kept up to a length that nobody minds', async () => {
     const { text } = await kept(JSON.stringify({ blob: 'x'.repeat(1_000_000) }));
     expect(text.length).toBeLessThan(10_000);

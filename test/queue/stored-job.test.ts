@@ -9,6 +9,7 @@ import { testJob } from '../support/jobs.ts';
 const NOON = Date.parse('2026-06-15T12:00:00Z');
 
 const codes = Object.keys(FAILURES) as FailureCode[];
+const days = fc.date({ min: new Date('2026-01-01'), max: new Date('2036-01-01'), noInvalidDate: true });
 const texts = fc.string({ unit: 'grapheme' });
 const maybe = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(value, { nil: undefined });
 
@@ -31,7 +32,7 @@ const records: fc.Arbitrary<AttemptRecord> = fc
 const ledgers: fc.Arbitrary<Ledger> = fc
   .record({
     attempts: fc.array(records, { maxLength: 10 }),
-    verdict: maybe(fc.record({ reason: fc.constantFrom(...codes), diedAt: texts }).map((verdict) => verdict)),
+    verdict: maybe(fc.record({ reason: fc.constantFrom(...codes), diedAt: days.map((day) => day.toISOString()) })),
     replayed: maybe(fc.boolean()),
   })
   .map(({ attempts, verdict, replayed }) => ({
@@ -88,6 +89,11 @@ describe('what is no job', () => {
       /^ledger\.verdict\.reason: /,
     ],
     [
+      'a verdict of no time',
+      JSON.stringify({ ...testJob(), ledger: { attempts: [], verdict: { reason: 'media-expired', diedAt: 'noon' } } }),
+      /^ledger\.verdict\.diedAt: /,
+    ],
+    [
       'a verdict by a word of JavaScript',
       JSON.stringify({ ...testJob(), ledger: { verdict: { reason: 'constructor', diedAt: '' } } }),
       /^ledger\.verdict\.reason: /,
@@ -105,6 +111,26 @@ describe('what is no job', () => {
         if (!parsed.ok) expect(parsed.mistakes.length).toBeGreaterThan(0);
       }),
     );
+  });
+});
+
+describe('a history that somebody else has written', () => {
+  const parsed = (ledger: object): Ledger => {
+    const result = parseStoredJob(JSON.stringify({ ...testJob(), ledger }));
+    if (!result.ok) throw new Error(result.mistakes.join());
+    return result.stored.ledger;
+  };
+
+  test('is as long as one of ours at most', () => {
+    const attempts = Array.from({ length: 1_000 }, (_, number) => record(number));
+    expect(parsed({ attempts }).attempts).toEqual(attemptsAfter(1_000));
+  });
+
+  test('keeps of its texts no more than any of ours has', () => {
+    const text = 'x'.repeat(1_000_000);
+    const attempts = [{ ...record(1), errmsg: text, detail: text, rid: text, at: text }];
+    const verdict = { reason: 'media-expired', diedAt: '2026-06-15T12:00:00Z', detail: text };
+    expect(JSON.stringify(parsed({ attempts, verdict })).length).toBeLessThan(6_000);
   });
 });
 
