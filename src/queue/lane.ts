@@ -199,6 +199,29 @@ function openLane(
   queue.on('error', () => undefined);
   const backend = queue.getBackend();
 
+  /**
+   * Takes a settling step. If it breaks on a counter that somebody has overwritten, it has taken the job out of the
+   * active ones by then and put it nowhere; so all is put back as it was, with counters that count, for another try.
+   *
+   * @throws LockLostError
+   */
+  async function settled(job: TakenJob, step: () => Promise<unknown>): Promise<void> {
+    try {
+      await ofOurs(step);
+    } catch (error) {
+      if (!isReplyError(error)) throw error;
+      const [key, active] = [backend.toKey(job.id), backend.toKey('active')];
+      await redis
+        .multi()
+        .hset(key, { ats: job.starts, atm: job.returns })
+        .set(`${key}:lock`, job.token, 'PX', options.lockDuration)
+        .lrem(active, 0, job.id)
+        .lpush(active, job.id)
+        .exec();
+      await ofOurs(step);
+    }
+  }
+
   return {
     name,
     markerKey: backend.toKey('marker'),
@@ -223,8 +246,8 @@ function openLane(
           id,
           token,
           data: json.data ?? '',
-          starts: Number(json.attemptsStarted ?? 1),
-          returns: Number(json.attemptsMade ?? 0),
+          starts: countOf(json.attemptsStarted, 1),
+          returns: countOf(json.attemptsMade, 0),
           enqueuedAt: Number(json.timestamp ?? 0),
           priority: Number(json.priority ?? 0),
         },
@@ -232,7 +255,7 @@ function openLane(
     },
 
     delay: (job, data, at) =>
-      ofOurs(() =>
+      settled(job, () =>
         backend.moveToDelayed(job.id, Math.floor(at), 0, job.token, {
           // Counts as an attempt made, which is how the returns of a job are told from the deaths of its workers.
           skipAttempt: false,
@@ -240,11 +263,11 @@ function openLane(
         }),
       ),
 
-    update: (job, data) => ofOurs(() => backend.updateData(minimalJob(job), data)),
+    update: (job, data) => settled(job, () => backend.updateData(minimalJob(job), data)),
 
-    complete: (job) => ofOurs(() => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
+    complete: (job) => settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
 
-    fail: (job, reason) => ofOurs(() => backend.moveToFailed(minimalJob(job), reason, true, job.token, false)),
+    fail: (job, reason) => settled(job, () => backend.moveToFailed(minimalJob(job), reason, true, job.token, false)),
 
     extendLocks: async (jobs) => {
       if (jobs.length === 0) return [];
@@ -298,21 +321,33 @@ type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDe
 /**
  * Takes the next job.
  *
- * BullMQ parses the job's options after the job has been moved; a job put there by hand with options that aren't JSON
- * would be taken, fail here, be rescued and taken again for ever. So that one is looked up by our lock.
+ * BullMQ counts the start and parses the job's options after the job has been moved; a job put there by hand with
+ * options that aren't JSON, or a count that isn't a number, would be taken, fail here, be rescued and taken again for
+ * ever. So that one is looked up by our lock.
  */
 async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: string): Promise<Activated> {
   try {
     return (await backend.moveToActive(token)) as Activated;
   } catch (error) {
-    if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
+    if (!(error instanceof SyntaxError || error instanceof TypeError || isReplyError(error))) throw error;
     for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
       if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
       const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
-      return [{ data: data ?? '', attemptsStarted: Number(starts ?? 1), attemptsMade: Number(returns ?? 0) }, id, 0, 0];
+      return [{ data: data ?? '', attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) }, id, 0, 0];
     }
     throw error;
   }
+}
+
+/** True when a script broke on what it found in Redis. */
+function isReplyError(error: unknown): boolean {
+  return error instanceof Error && error.name === 'ReplyError';
+}
+
+/** A counter as it should be, whatever lay in its place. */
+function countOf(value: unknown, otherwise: number): number {
+  const count = Number(value ?? Number.NaN);
+  return Number.isSafeInteger(count) && count >= 0 ? count : otherwise;
 }
 
 /** What BullMQ's scripts need of a job: its id, and a count that is compared when it fails. */
