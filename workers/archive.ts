@@ -26,6 +26,7 @@ import { createRunJob } from '../src/queue/run-job.ts';
 import { createSettle } from '../src/queue/settle.ts';
 import { createThroughput } from '../src/queue/throughput.ts';
 import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
@@ -33,7 +34,7 @@ import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
 import { readBackStore } from '../src/store/read-back.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
-import { elapsed, iso, SECOND } from '../src/time.ts';
+import { elapsed, iso, MINUTE, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
 import type { TokenRefresh } from '../src/weixin/credentials/issued-token.ts';
@@ -48,6 +49,8 @@ const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
 const REDIS_REMINDER_MS = 10 * SECOND;
 const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
 const STORE_PROBE_PAUSE_MS = 30 * SECOND;
+/** Between the clock of this machine and that of Redis. */
+const CLOCK_TOLERANCE_MS = MINUTE;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 
 /** Thrown when the worker can't do its work at all; the message says what to do. */
@@ -64,7 +67,6 @@ export class StartupError extends Error {
  * @throws StartupError when the bucket is missing or refuses us, or the metrics port is taken.
  */
 export async function runArchiveWorker(config: ConfigWithStore, log: Logger, stop: AbortSignal): Promise<void> {
-  const now = Date.now;
   const random = Math.random;
   const { accounts, media, store: storeConfig, weixin, worker } = config;
   const appIds = accounts.map(({ appId }) => appId);
@@ -84,10 +86,12 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   });
 
   // Parts
+  const clock = createFleetClock(redis, elapsed, Date.now);
+  const { now } = clock;
   const keys = redisKeys(config.redis.prefix);
   const rescueEveryMs = worker.lockMs / 2;
-  const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs });
-  const gates = createGates(redis, keys, now, random);
+  const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs, now });
+  const gates = createGates(redis, keys, now, elapsed, random);
   const markers = createArchivedMarkers(redis, keys, now);
   const throughput = createThroughput(redis, keys, now);
   const fleet = createFleet(redis, keys, now);
@@ -102,7 +106,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const metrics = createMetrics({
     inFlight: () => dispatcher.inFlight,
     budget: () => budget,
-    queue: cached(QUEUE_STATS_MAX_AGE_MS, now, () => readQueueStats(redis, keys, lanes, appIds)),
+    queue: cached(QUEUE_STATS_MAX_AGE_MS, () => readQueueStats(redis, keys, lanes, appIds)),
     gates: () => gates.list(),
     mediaTtlMs: media.ttlMs,
     now,
@@ -172,24 +176,27 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     concurrency,
     rescueEveryMs,
     now,
+    elapsed,
     observe,
   });
 
   // Run
   let ready = false;
   let health: HealthServer | undefined;
+  let clockDiffers = false;
   const startedAt = iso(now());
   const me = { id: workerId, host: hostname(), pid: process.pid, version: VERSION, startedAt, concurrency };
   const beat = setInterval(() => {
     if (redis.status !== 'ready') return;
     fleet.beat({ ...me, inFlight: dispatcher.inFlight }).catch(() => undefined);
     throughput.flush().catch(() => undefined);
+    syncClock().catch(() => undefined);
   }, HEARTBEAT_MS);
 
   try {
     health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
       unhealthy: () =>
-        ready && now() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
+        ready && elapsed() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
       unready: () =>
         !ready ? 'starting or stopping' : redis.status === 'ready' ? undefined : 'Redis is not connected',
       metrics: () => metrics.render(),
@@ -200,6 +207,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       );
     });
     await checkRedis();
+    await syncClock().catch((error: unknown) => log.warn({ err: error }, 'Redis does not tell its time'));
     await checkStore();
     checkAccounts();
     // A Redis that is full takes no note of us, and may still give out jobs.
@@ -253,6 +261,14 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       clearInterval(waiting);
     }
     for (const mistake of redisMistakes(await readRedisFacts(redis))) log.warn(mistake);
+  }
+
+  async function syncClock(): Promise<void> {
+    const aheadMs = await clock.sync();
+    const differs = Math.abs(aheadMs) > CLOCK_TOLERANCE_MS;
+    if (differs && !clockDiffers)
+      log.warn({ aheadMs }, 'the clock of this machine differs from that of Redis, which counts: check both');
+    clockDiffers = differs;
   }
 
   async function checkStore(): Promise<void> {
@@ -315,12 +331,12 @@ async function aborted(signal: AbortSignal): Promise<void> {
 }
 
 /** Asks at most every `maxAgeMs`, however often it is asked itself. */
-function cached<T>(maxAgeMs: number, now: () => number, ask: () => Promise<T>): () => Promise<T> {
+function cached<T>(maxAgeMs: number, ask: () => Promise<T>): () => Promise<T> {
   let answer: Promise<T> | undefined;
   let askedAt = 0;
   return () => {
-    if (answer === undefined || now() - askedAt > maxAgeMs) {
-      askedAt = now();
+    if (answer === undefined || elapsed() - askedAt > maxAgeMs) {
+      askedAt = elapsed();
       answer = ask();
       answer.catch(() => {
         answer = undefined;

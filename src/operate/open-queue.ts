@@ -12,7 +12,7 @@ import { type RedisKeys, redisKeys } from '../redis/keys.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
 import { createS3Client, type StoreConfig } from '../store/s3-client.ts';
 import { createS3Store } from '../store/s3-store.ts';
-import { MINUTE, SECOND } from '../time.ts';
+import { elapsed, MINUTE, SECOND } from '../time.ts';
 import { CommandError } from './command-error.ts';
 
 /** How long a command waits for Redis. */
@@ -54,7 +54,7 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
     keys,
     lanes,
     door: createDoor({ redis, keys, lanes, mediaTtlMs: media.ttlMs, openId: media.openId, apps, now }),
-    gates: createGates(redis, keys, now, Math.random),
+    gates: createGates(redis, keys, now, elapsed, Math.random),
     markers: createArchivedMarkers(redis, keys, now),
     fleet: createFleet(redis, keys, now),
     throughput: createThroughput(redis, keys, now),

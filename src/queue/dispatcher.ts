@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
-import { type Clock, SECOND } from '../time.ts';
+import { type Clock, SECOND, type Stopwatch } from '../time.ts';
 import type { Fleet } from './fleet.ts';
 import type { Gates } from './gates.ts';
 import type { ObserveJob } from './job-events.ts';
@@ -39,6 +39,7 @@ export interface DispatcherOptions {
   readonly concurrency: number;
   readonly rescueEveryMs: number;
   readonly now: Clock;
+  readonly elapsed: Stopwatch;
   readonly observe: ObserveJob;
 }
 
@@ -60,7 +61,7 @@ export interface Dispatcher {
    */
   stop(graceMs: number): Promise<void>;
   readonly inFlight: number;
-  /** By the clock, when the loop last came round; for the health check. */
+  /** By the stopwatch, when the loop last came round; for the health check. */
   readonly lastTurnAt: number;
 }
 
@@ -75,7 +76,7 @@ interface Served extends LaneState {
 
 interface Taking {
   readonly job: TakenJob;
-  /** By `performance.now()`, before the call. */
+  /** By the stopwatch, before the call. */
   readonly takenAt: number;
 }
 
@@ -85,7 +86,7 @@ interface Running {
 }
 
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { redis, blocking, keys, lanes, gates, fleet, locks, runJob, concurrency, now, observe } = options;
+  const { redis, blocking, keys, lanes, gates, fleet, locks, runJob, concurrency, now, elapsed, observe } = options;
   const served = new Map<string, Served>();
   const running = new Set<Running>();
   const looks = new Set<Promise<void>>();
@@ -94,7 +95,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   let sweptAt = Number.NEGATIVE_INFINITY;
   let glancedAt = Number.NEGATIVE_INFINITY;
   let rescuedAt = Number.NEGATIVE_INFINITY;
-  let lastTurnAt = now();
+  let lastTurnAt = elapsed();
   let stopping = false;
   let wake = (): void => undefined;
 
@@ -103,7 +104,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     for (const appId of options.apps) serve(laneOf(appId));
     const watching = watchMarkers();
     while (!stopping) {
-      lastTurnAt = now();
+      lastTurnAt = elapsed();
       try {
         await turnOnce();
       } catch (error) {
@@ -118,8 +119,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   async function turnOnce(): Promise<void> {
     await gates.refresh();
-    if (now() - rescuedAt >= options.rescueEveryMs) await rescue();
-    if (now() - sweptAt >= SWEEP_MS) await sweep();
+    if (elapsed() - rescuedAt >= options.rescueEveryMs) await rescue();
+    if (elapsed() - sweptAt >= SWEEP_MS) await sweep();
     for (const state of served.values()) {
       if (state.nextAt === undefined || state.nextAt > now()) continue;
       state.ready = true;
@@ -178,7 +179,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   /** Looks for new lanes, glances into all that seem empty, and asks for a look behind each closed gate. */
   async function sweep(): Promise<void> {
-    sweptAt = now();
+    sweptAt = elapsed();
     await fleet.serve([...options.apps]);
     for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
     for (const state of served.values()) {
@@ -209,7 +210,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   async function rescue(): Promise<void> {
-    rescuedAt = now();
+    rescuedAt = elapsed();
     for (const state of served.values()) {
       const jobIds = await state.lane.rescue().catch((error: unknown) => {
         observe({ type: 'fault', where: 'dispatcher', error });
@@ -253,7 +254,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function take(state: Served): Promise<Taking | undefined> {
     turn += 1;
     state.lastTurn = turn;
-    const takenAt = performance.now();
+    const takenAt = elapsed();
     const taken = await state.lane.take(`${workerId}:${turn}`);
     if (taken.job !== undefined) return { job: taken.job, takenAt };
     state.ready = false;

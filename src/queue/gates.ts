@@ -3,7 +3,7 @@ import type { Failure } from '../failure.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
 import { takeLease } from '../redis/lease.ts';
-import { type Clock, iso, type Random, SECOND } from '../time.ts';
+import { type Clock, iso, type Random, SECOND, type Stopwatch } from '../time.ts';
 import { GATE_RULES, type GateReason, nextProbeAt } from './gate-rules.ts';
 
 /** A closed gate: until when no job of the app is tried, and why. Shared by the fleet. */
@@ -57,7 +57,13 @@ export interface Gates {
   mayLook(appId: string): Promise<boolean>;
 }
 
-export function createGates(redis: RedisClient, keys: RedisKeys, now: Clock, random: Random): Gates {
+export function createGates(
+  redis: RedisClient,
+  keys: RedisKeys,
+  now: Clock,
+  elapsed: Stopwatch,
+  random: Random,
+): Gates {
   let picture: ReadonlyMap<string, Gate> = new Map();
   let refreshedAt = Number.NEGATIVE_INFINITY;
 
@@ -67,7 +73,7 @@ export function createGates(redis: RedisClient, keys: RedisKeys, now: Clock, ran
   }
 
   async function reload(): Promise<void> {
-    refreshedAt = now();
+    refreshedAt = elapsed();
     picture = new Map((await list()).map((gate) => [gate.appId, gate]));
   }
 
@@ -75,7 +81,7 @@ export function createGates(redis: RedisClient, keys: RedisKeys, now: Clock, ran
     list,
     closed: (appId) => picture.get(appId),
     refresh: async () => {
-      if (now() - refreshedAt >= REFRESH_MS) await reload();
+      if (elapsed() - refreshedAt >= REFRESH_MS) await reload();
     },
     close: async (appId, reason, { errcode, errmsg, detail }) => {
       const before = parseGate(await redis.hget(keys.gates, appId));

@@ -1,10 +1,11 @@
+import { elapsed } from '../time.ts';
 import { type Lane, LockLostError, type TakenJob } from './lane.ts';
 
 interface Kept {
   readonly lane: Lane;
   readonly job: TakenJob;
   readonly abort: (reason: Error) => void;
-  /** By the monotonic clock, when the lock was last known to hold, taken before the call that set it. */
+  /** By the stopwatch, when the lock was last known to hold, taken before the call that set it. */
   holdsSince: number;
 }
 
@@ -15,7 +16,7 @@ interface Kept {
  * long as it lasts: a frozen Redis, or a frozen process.
  */
 export interface LockKeeper {
-  /** @param takenAt by `performance.now()`, before the job was taken. */
+  /** @param takenAt by the stopwatch, before the job was taken. */
   keep(lane: Lane, job: TakenJob, takenAt: number, abort: (reason: Error) => void): void;
   release(job: TakenJob): void;
   stop(): void;
@@ -29,7 +30,7 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   let renewing = false;
 
   async function renew(): Promise<void> {
-    const begun = performance.now();
+    const begun = elapsed();
     for (const [lane, ofLane] of Map.groupBy(kept.values(), ({ lane }) => lane)) {
       const lost = new Set(await lane.extendLocks(ofLane.map(({ job }) => job)));
       for (const entry of ofLane) {
@@ -47,7 +48,7 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   }
 
   function tick(): void {
-    const now = performance.now();
+    const now = elapsed();
     for (const entry of [...kept.values()]) {
       if (now - entry.holdsSince >= lockMs) giveUp(entry, 'the lock could not be renewed in time');
     }

@@ -35,7 +35,9 @@ export function packAttempts(attempts: readonly AttemptRecord[]): PackedAttempts
     const name = JSON.stringify(kind);
     const known = kinds.get(name) ?? { place: kinds.size, kind };
     kinds.set(name, known);
-    const time = Date.parse(at);
+    const parsed = Date.parse(at);
+    // A time that is none can only be somebody else's.
+    const time = Number.isNaN(parsed) ? previous : parsed;
     const own = hint !== '' ? [rid ?? '', hint] : rid !== undefined ? [rid] : [];
     const row: PackedAttempts['log'][number] = [time - previous, durationMs, known.place, ...own];
     previous = time;

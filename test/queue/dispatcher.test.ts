@@ -95,6 +95,7 @@ function startWorker(
     concurrency,
     rescueEveryMs: LOCK_MS / 2,
     now: clock.now,
+    elapsed: clock.now,
     observe: (event) => worker.events.push(event),
   });
   const running = dispatcher.run();

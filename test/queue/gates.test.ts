@@ -28,7 +28,7 @@ afterEach(() => corner[Symbol.asyncDispose]());
 
 /** The gates as another worker sees them. */
 function worker(): Gates {
-  return createGates(corner.connect(), corner.keys, clock.now, always(0));
+  return createGates(corner.connect(), corner.keys, clock.now, clock.now, always(0));
 }
 
 describe('a gate that is closed', () => {

@@ -1,7 +1,15 @@
 import { Queue } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { appOfLane, INBOX_LANE, type Lane, type Lanes, LockLostError, laneOf } from '../../src/queue/lane.ts';
-import { SECOND } from '../../src/time.ts';
+import {
+  appOfLane,
+  INBOX_LANE,
+  type Lane,
+  type Lanes,
+  LockLostError,
+  laneOf,
+  openLanes,
+} from '../../src/queue/lane.ts';
+import { HOUR, SECOND } from '../../src/time.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
 import { LOCK_MS, loseWorker, takeOne, testLanes } from '../support/queue.ts';
 import { openTestRedis, type TestRedis } from '../support/redis.ts';
@@ -32,6 +40,23 @@ async function takeAll(from: Lane): Promise<string[]> {
     ids.push(taken.job.id);
   }
 }
+
+test.each([
+  { what: 'behind', aheadMs: -HOUR },
+  { what: 'ahead', aheadMs: HOUR },
+])('a delayed job is due by the clock that was given, also where that is $what by an hour', async ({ aheadMs }) => {
+  const start = Date.now() + aheadMs;
+  let time = start;
+  const options = { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS, now: () => time };
+  const byClock = openLanes(corner.connect(), corner.prefix, options);
+  const watched = byClock.lane(laneOf(APP_ID));
+  await watched.add([job('a')]);
+  await watched.delay(await takeOne(watched), undefined, start + SECOND);
+  expect(await watched.take('early')).toEqual({ nextAt: start + SECOND });
+  time += SECOND;
+  expect(await watched.take('due')).toMatchObject({ job: { id: 'a' } });
+  await byClock.close();
+});
 
 describe('the name of a lane', () => {
   test('tells its app', () => {

@@ -4,7 +4,7 @@ import { type Failure, fail, failure, type Result, succeed } from '../../failure
 import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import { type Lease, releaseLease, takeLease } from '../../redis/lease.ts';
-import { between, type Clock, type Random, SECOND } from '../../time.ts';
+import { between, type Clock, elapsed, type Random, SECOND } from '../../time.ts';
 import type { Account } from './account.ts';
 import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
 import { requestToken, TOKEN_CALL_TIMEOUT_MS } from './token-endpoint.ts';
@@ -107,7 +107,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     fetch: (lease: Lease, latest: TokenRecord | undefined) => Promise<Result<TokenRecord>>,
   ): Promise<Result<TokenRecord>> {
     const key = keys.token(account.appId);
-    const giveUpAt = now() + patienceMs;
+    const giveUpAt = elapsed() + patienceMs;
     for (;;) {
       const lease = await takeLease(redis, keys.tokenLease(account.appId), LEASE_MS);
       try {
@@ -120,7 +120,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
       } finally {
         if (lease !== undefined) await releaseLease(redis, lease);
       }
-      if (now() >= giveUpAt) return fail('token-unavailable');
+      if (elapsed() >= giveUpAt) return fail('token-unavailable');
       await sleep(between(...POLL_MS, random), undefined, { signal });
     }
   }

@@ -10,7 +10,7 @@ import type { RunJob } from '../../../src/queue/run-job.ts';
 import { closeRedis, connectRedis, type Patience, type RedisClient } from '../../../src/redis/connect.ts';
 import { redisKeys } from '../../../src/redis/keys.ts';
 import { Secret } from '../../../src/secret.ts';
-import { HOUR, MINUTE } from '../../../src/time.ts';
+import { elapsed, HOUR, MINUTE } from '../../../src/time.ts';
 
 /** What is done with a job of an app; `false` when its gate is closed and it must go back. */
 export type Work = (job: MediaJob) => Promise<boolean>;
@@ -42,7 +42,7 @@ export const ourLanes: OpenContender = (redisUrl) => {
   const now = Date.now;
   const lanes = openLanes(redis, PREFIX, { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS / 2 });
   const door = createDoor({ redis, keys, lanes, mediaTtlMs: TTL_MS, openId: { type: 'none' }, now });
-  const gates = createGates(redis, keys, now, Math.random);
+  const gates = createGates(redis, keys, now, elapsed, Math.random);
 
   return {
     redis,
@@ -73,6 +73,7 @@ export const ourLanes: OpenContender = (redisUrl) => {
         concurrency,
         rescueEveryMs: LOCK_MS / 2,
         now,
+        elapsed,
         observe: (event) => {
           if (event.type === 'fault') fault(event.error);
         },
