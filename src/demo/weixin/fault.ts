@@ -6,6 +6,8 @@ export type FaultAction =
   | { readonly type: 'truncate'; readonly afterBytes?: number }
   /** Resets the connection before any answer. */
   | { readonly type: 'reset' }
+  /** Does what was asked, and resets the connection before it says so. */
+  | { readonly type: 'lost-answer' }
   /** Answers the first request of a connection and resets at the second: an idle socket that has gone stale. */
   | { readonly type: 'stale-socket' }
   /** Never answers; or answers headers and then nothing. */
@@ -34,6 +36,8 @@ export interface Fault {
   readonly endpoint: FaultEndpoint;
   readonly appId?: string;
   readonly mediaId?: string;
+  /** Of a token endpoint: true for calls that ask to force, false for the others. Default: both. */
+  readonly forced?: boolean;
   readonly action: FaultAction;
   /** How often it happens; then it is over. Default: always. */
   readonly times?: number;
@@ -65,14 +69,20 @@ export class FaultBoard {
   }
 
   /** Takes the fault for a request, if there is one. */
-  take(endpoint: FaultEndpoint, appId: string | undefined, mediaId: string | undefined): FaultAction | undefined {
+  take(
+    endpoint: FaultEndpoint,
+    appId: string | undefined,
+    mediaId: string | undefined,
+    forced = false,
+  ): FaultAction | undefined {
     for (const armed of this.#armed) {
       const { fault } = armed;
       const meant =
         armed.left > 0 &&
         fault.endpoint === endpoint &&
         (fault.appId === undefined || fault.appId === appId) &&
-        (fault.mediaId === undefined || fault.mediaId === mediaId);
+        (fault.mediaId === undefined || fault.mediaId === mediaId) &&
+        (fault.forced === undefined || fault.forced === forced);
       if (!meant) continue;
       armed.seen += 1;
       if (armed.seen % (fault.every ?? 1) !== 0) continue;

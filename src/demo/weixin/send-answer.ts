@@ -38,6 +38,7 @@ export async function sendFault(
     case 'errcode':
       return refuse(action.errcode, action.errmsg, action.asString);
     case 'reset':
+    case 'lost-answer':
       socket?.resetAndDestroy();
       return;
     case 'stale-socket':

@@ -39,6 +39,8 @@ export interface NewMedia {
 export interface SimulatorCounts {
   /** Calls of the token endpoints, by app. */
   readonly tokens: Map<string, number>;
+  /** Those of them that asked to force, by app. */
+  readonly forced: Map<string, number>;
   /** Calls of media/get, by media id. */
   readonly media: Map<string, number>;
   /** Answers in error, by errcode. */
@@ -85,7 +87,14 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
   const library = new Map<string, SimulatedMedia>();
   const videoKeys = new Map<string, { readonly media: SimulatedMedia; readonly validUntil: number }>();
   const faults = new FaultBoard();
-  const counts: SimulatorCounts = { tokens: new Map(), media: new Map(), errors: new Map(), videos: 0 };
+  const counts: SimulatorCounts = {
+    tokens: new Map(),
+    forced: new Map(),
+    media: new Map(),
+    errors: new Map(),
+    videos: 0,
+  };
+  const losing = new WeakSet<ServerResponse>();
   const requestsOfSocket = new WeakMap<Socket, number>();
   let offsetMs = 0;
   const now: Clock = () => Date.now() + offsetMs;
@@ -124,9 +133,10 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     const body = parseObject(await readBody(request));
     if (body === undefined || body['grant_type'] !== 'client_credential')
       return refuse(response, 47001, 'application/json');
-    const app = await admitToToken(request, response, body['appid'], body['secret']);
+    const force = body['force_refresh'] === true;
+    const app = await admitToToken(request, response, body['appid'], body['secret'], force);
     if (app === undefined) return;
-    const answer = app.office.stable(body['force_refresh'] === true);
+    const answer = app.office.stable(force);
     if (answer === 'too-many-forces') refuse(response, 45009, 'application/json');
     else answerToken(response, answer);
   }
@@ -136,12 +146,18 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     response: ServerResponse,
     appId: unknown,
     secret: unknown,
+    forced = false,
   ): Promise<App | undefined> {
     const app = typeof appId === 'string' ? apps.get(appId) : undefined;
-    if (app !== undefined) counts.tokens.set(app.appId, (counts.tokens.get(app.appId) ?? 0) + 1);
-    const fault = faults.take('token', app?.appId, undefined);
-    if (fault !== undefined) await sendFault(fault, undefined, context(request, response));
-    else if (app === undefined) refuse(response, 40013, 'application/json');
+    if (app !== undefined) count(counts.tokens, app.appId);
+    if (app !== undefined && forced) count(counts.forced, app.appId);
+    const fault = faults.take('token', app?.appId, undefined, forced);
+    if (fault?.type === 'lost-answer') losing.add(response);
+    else if (fault !== undefined) {
+      await sendFault(fault, undefined, context(request, response));
+      return undefined;
+    }
+    if (app === undefined) refuse(response, 40013, 'application/json');
     else if (app.secret !== secret)
       refuse(response, 40125, 'application/json', 'invalid appsecret, view more at http://t.cn/RAEkdVq');
     else return app;
@@ -152,13 +168,14 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     response: ServerResponse,
     { token: value, expiresInSeconds }: { token: string; expiresInSeconds: number },
   ): void {
-    sendText(response, TOKEN_CONTENT_TYPE, JSON.stringify({ access_token: value, expires_in: expiresInSeconds }));
+    if (losing.has(response)) response.socket?.resetAndDestroy();
+    else sendText(response, TOKEN_CONTENT_TYPE, JSON.stringify({ access_token: value, expires_in: expiresInSeconds }));
   }
 
   /** Checks in the order token, quota, media id. */
   async function media(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const mediaId = url.searchParams.get('media_id') ?? '';
-    counts.media.set(mediaId, (counts.media.get(mediaId) ?? 0) + 1);
+    count(counts.media, mediaId);
     const given = url.searchParams.get('access_token') ?? '';
     const app = [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown');
     const found = library.get(mediaId);
@@ -226,7 +243,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     errmsg?: string,
     asString?: boolean,
   ): void {
-    counts.errors.set(errcode, (counts.errors.get(errcode) ?? 0) + 1);
+    count(counts.errors, errcode);
     sendText(response, contentType, weixinError(errcode, errmsg, now(), asString));
   }
 
@@ -266,6 +283,10 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
 /** 64 characters of the alphabet that real ones have. */
 export function newMediaId(): string {
   return randomBytes(48).toString('base64url');
+}
+
+function count<Key>(counts: Map<Key, number>, key: Key): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
 function sendText(response: ServerResponse, contentType: string, body: string): void {

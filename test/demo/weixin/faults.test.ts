@@ -74,6 +74,15 @@ test('reset ends the connection without an answer', async () => {
   expect(await raw()).toMatchObject({ head: '', reset: true });
 });
 
+test('a lost answer resets the connection, after what was asked has been done', async () => {
+  const { access_token: before } = await askToken(simulator.url);
+  simulator.arm({ endpoint: 'token', forced: true, action: { type: 'lost-answer' } });
+  await expect(askToken(simulator.url, true)).rejects.toThrow();
+  expect(simulator.counts.forced.get(APP_ID)).toBe(1);
+  expect((await askToken(simulator.url)).access_token).not.toBe(before);
+  expect(simulator.counts.tokens.get(APP_ID)).toBe(3);
+});
+
 test('a stale socket serves its first request and resets at the second', async () => {
   arm({ type: 'stale-socket' });
   const { head, reset } = await raw(2);
