@@ -54,6 +54,10 @@ export const FAILURES = {
     action: 'wait',
     hint: 'The daily quota of media/get is used up for this app. It is renewed at midnight, Beijing time.',
   },
+  'token-quota-exhausted': {
+    action: 'wait',
+    hint: 'WeChat gives out no more access_tokens for this app today. Find what else asks for them, or clear the quota in its console; it is renewed at midnight, Beijing time.',
+  },
   'rate-limited': {
     action: 'wait',
     hint: 'More calls a minute than this app is allowed. It is renewed by the minute.',
@@ -78,7 +82,7 @@ export const FAILURES = {
   },
   'api-unauthorized': {
     action: 'wait',
-    hint: 'This app may not call media/get: its kind, its verification or a missing permission set forbids it.',
+    hint: 'This app may not call media/get, or may have no access_token: its kind, its verification or a missing permission set forbids it.',
   },
   'app-restricted': { action: 'wait', hint: 'WeChat has banned or limited this app or the API for it.' },
   'authorization-withdrawn': {

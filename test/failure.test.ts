@@ -31,6 +31,7 @@ test.each<[FailureCode, string]>([
   // WeChat may be wrong about a token, never about a quota: nothing is used up by waiting.
   ['token-rejected', 'retry'],
   ['quota-exhausted', 'wait'],
+  ['token-quota-exhausted', 'wait'],
   ['ip-not-allowed', 'wait'],
   // A store that is full, away or misconfigured never costs a media.
   ['store-bucket-missing', 'retry'],

@@ -21,6 +21,7 @@ const BY_HAND: GateRule = { probeAfterMs: 5 * MINUTE, jitterMs: MINUTE };
 export const GATE_RULES: Readonly<Record<GateReason, GateRule>> = {
   // No page says when the day begins; midnight in Beijing is common belief, hence the hourly look.
   'quota-exhausted': { probeAfterMs: HOUR, jitterMs: 5 * MINUTE, renewedAtMidnight: true },
+  'token-quota-exhausted': { probeAfterMs: HOUR, jitterMs: 5 * MINUTE, renewedAtMidnight: true },
   'rate-limited': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
   'app-secret-invalid': BY_HAND,
   'app-secret-frozen': BY_HAND,

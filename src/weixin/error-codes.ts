@@ -1,4 +1,4 @@
-import type { FailureCode } from '../failure.ts';
+import { FAILURES, type FailureCode } from '../failure.ts';
 
 interface ErrorCodeRow {
   readonly failure: FailureCode;
@@ -92,6 +92,8 @@ export const TOKEN_ERROR_CODES = {
   // Here it is the AppSecret that is wrong.
   40001: { failure: 'app-secret-invalid', meaning: 'invalid credential: AppSecret error' },
   0: { failure: 'weixin-unexpected-reply', meaning: 'ok' },
+  // Counted apart from media/get: 2,000 calls of /cgi-bin/token a day, 500,000 of stable_token.
+  45009: { failure: 'token-quota-exhausted', meaning: 'reach max api daily quota limit' },
 } as const satisfies Record<number, ErrorCodeRow>;
 
 /** Who answered the code. */
@@ -100,7 +102,18 @@ export type ErrorSource = 'media' | 'token';
 /** Returns our failure code for WeChat's `errcode`; a number no table knows is `unclassified`. */
 export function failureOfErrcode(errcode: number, source: ErrorSource): FailureCode {
   const general: Readonly<Record<number, ErrorCodeRow>> = MEDIA_ERROR_CODES;
+  const row = general[errcode];
+  if (source === 'media') return row?.failure ?? 'unclassified';
   const ofToken: Readonly<Record<number, ErrorCodeRow>> = TOKEN_ERROR_CODES;
-  const row = (source === 'token' ? ofToken[errcode] : undefined) ?? general[errcode];
-  return row?.failure ?? 'unclassified';
+  return ofToken[errcode]?.failure ?? (row === undefined ? 'unclassified' : asTokenFailure(row.failure));
+}
+
+/**
+ * A call for a token carries neither a media_id nor an access_token. What is said of one there is odd, and no reason to
+ * give a media up or to take a token for rejected.
+ */
+function asTokenFailure(code: FailureCode): FailureCode {
+  return FAILURES[code].action === 'dead' || code === 'token-rejected' || code === 'quota-exhausted'
+    ? 'weixin-unexpected-reply'
+    : code;
 }

@@ -36,16 +36,45 @@ describe('answered by media/get', () => {
 });
 
 describe('answered by a token endpoint', () => {
-  for (const [errcode, { failure }] of Object.entries({ ...MEDIA_ERROR_CODES, ...TOKEN_ERROR_CODES })) {
-    test(`${errcode} is ${failure}`, async () => {
-      bench.simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: Number(errcode) } });
+  const known = Object.keys({ ...MEDIA_ERROR_CODES, ...TOKEN_ERROR_CODES }).map(Number);
+
+  for (const errcode of known) {
+    const code = failureOfErrcode(errcode, 'token');
+    test(`${errcode} is ${code}, in WeChat's words`, async () => {
+      const action = { type: 'errcode', errcode, errmsg: 'the words' } as const;
+      bench.simulator.arm({ endpoint: 'token', action });
       const endpoint = { hosts: createApiHosts([new URL(bench.simulator.url)], Date.now), http: bench.http };
       expect(await requestToken(testAccount(), false, endpoint, never)).toMatchObject({
         ok: false,
-        failure: { code: failure },
+        failure: { code, errcode, errmsg: expect.stringContaining('the words') },
       });
     });
+
+    test(`${errcode} gives no media up, and says nothing of a token or of the quota of media/get`, () => {
+      expect(FAILURES[code].action).not.toBe('dead');
+      expect(['token-rejected', 'quota-exhausted']).not.toContain(code);
+    });
   }
+
+  test.each([40004, 40005, 40007, 40014, 40118, 42001, 46001, 48006])('%i is no reply to what was asked', (errcode) => {
+    expect(failureOfErrcode(errcode, 'token')).toBe('weixin-unexpected-reply');
+  });
+
+  test.each(Object.entries(TOKEN_ERROR_CODES))('%s is what its table says', (errcode, { failure }) => {
+    expect(failureOfErrcode(Number(errcode), 'token')).toBe(failure);
+  });
+
+  test.each([
+    [-1, 'weixin-busy'],
+    [40001, 'app-secret-invalid'],
+    [40125, 'app-secret-invalid'],
+    [40164, 'ip-not-allowed'],
+    [45009, 'token-quota-exhausted'],
+    [45011, 'rate-limited'],
+    [89503, 'ip-confirmation-pending'],
+  ])('%i is %s', (errcode, code) => {
+    expect(failureOfErrcode(errcode, 'token')).toBe(code);
+  });
 });
 
 test('a code that no table knows is unclassified', () => {

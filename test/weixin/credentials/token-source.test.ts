@@ -238,7 +238,7 @@ describe('a token endpoint that refuses', () => {
     [40125, 'app-secret-invalid'],
     [40013, 'app-id-invalid'],
     [40164, 'ip-not-allowed'],
-    [45009, 'quota-exhausted'],
+    [45009, 'token-quota-exhausted'],
   ])('with %i is %s', async (errcode, code) => {
     const errmsg = `invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist, secret ${APP_SECRET}`;
     simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode, errmsg } });
