@@ -2,7 +2,7 @@ import pRetry from 'p-retry';
 import type { Dispatcher } from 'undici';
 import { type Failure, FailureError, fail, failure, type Result, succeed } from '../../failure.ts';
 import { Secret } from '../../secret.ts';
-import { SECOND } from '../../time.ts';
+import { DAY, SECOND } from '../../time.ts';
 import type { ApiHosts } from '../api-hosts.ts';
 import { failureOfReply, MAX_JSON_BYTES, parseWeixinJson } from '../error-reply.ts';
 import { classifyHttpError, type HttpPool } from '../http.ts';
@@ -12,8 +12,23 @@ import type { Account } from './account.ts';
 export const TOKEN_CALL_TIMEOUT_MS = 12 * SECOND;
 const TRY_TIMEOUT_MS = 5 * SECOND;
 
+/** Further tries within a call. */
+const BLIP_RETRIES = 2;
+
 /** WeChat tells to reserve 512 characters; those seen have 107 to 157. */
 const MAX_TOKEN_LENGTH = 4_096;
+/** Far longer than any is known to live. */
+const MAX_LIFE_SECONDS = DAY / SECOND;
+
+/** Errors before a connection stands, so that nothing has been asked. */
+const NO_CONNECTION = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+]);
 
 export interface TokenAnswer {
   readonly token: Secret;
@@ -21,9 +36,18 @@ export interface TokenAnswer {
   readonly expiresInMs: number;
 }
 
+/** How the token endpoints are reached. */
+export interface TokenEndpoint {
+  readonly hosts: ApiHosts;
+  readonly http: HttpPool;
+}
+
 /**
  * Asks WeChat for the access_token of an app. Blips (-1, a reset) are tried again within the call, and a host
  * that says nothing is left for the next.
+ *
+ * What changes something at WeChat and is counted there, a forced call or any of /cgi-bin/token, is tried again only if
+ * no connection was made: it may have been done although the answer is lost.
  *
  * @param force `stable_token` only: retire the current token at once. Limited to 20 a day, 30 s apart.
  * @throws the signal's reason when it aborts.
@@ -33,16 +57,19 @@ export interface TokenAnswer {
 export async function requestToken(
   { appId, credential }: Account,
   force: boolean,
-  { hosts, http }: { readonly hosts: ApiHosts; readonly http: HttpPool },
+  { hosts, http }: TokenEndpoint,
   signal: AbortSignal,
 ): Promise<Result<TokenAnswer>> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(TOKEN_CALL_TIMEOUT_MS)]);
+
+  const mayRepeat = credential.type === 'stable_token' && !force;
 
   const asked = new Set<URL>();
   async function tryOnce(attemptNumber: number): Promise<TokenAnswer> {
     const host = hosts.current();
     asked.add(host);
-    const answer = await call(host, attemptNumber === 1 ? http.pooled : http.fresh);
+    // An idle socket may be stale, which would cost a call that may not be repeated.
+    const answer = await call(host, attemptNumber === 1 && mayRepeat ? http.pooled : http.fresh);
     if (answer.ok) return answer.value;
     const { code } = answer.failure;
     if (code === 'weixin-unreachable' || code === 'weixin-timeout') hosts.unreachable(host);
@@ -51,6 +78,7 @@ export async function requestToken(
 
   /** A host that says nothing costs a try's whole time: it is worth another one at a host that has not been silent yet. */
   function isWorthATry(failure: Failure): boolean {
+    if (!mayRepeat) return failure.code === 'weixin-unreachable' && NO_CONNECTION.has(failure.detail ?? '');
     return isBlip(failure) || (failure.code === 'weixin-timeout' && !asked.has(hosts.current()));
   }
 
@@ -89,7 +117,7 @@ export async function requestToken(
     if (json === undefined)
       return fail(status === 200 ? 'weixin-unexpected-reply' : 'weixin-bad-gateway', { httpStatus: status });
     const { access_token: token, expires_in: expiresIn } = json;
-    const seconds = Number(expiresIn);
+    const seconds = Math.min(Number(expiresIn), MAX_LIFE_SECONDS);
     if (typeof token === 'string' && token !== '' && token.length <= MAX_TOKEN_LENGTH && seconds > 0) {
       return succeed({ token: new Secret(token), expiresInMs: seconds * SECOND });
     }
@@ -98,7 +126,7 @@ export async function requestToken(
 
   try {
     const answer = await pRetry(tryOnce, {
-      retries: 2,
+      retries: BLIP_RETRIES,
       minTimeout: 0.3 * SECOND,
       factor: 2,
       randomize: true,

@@ -18,22 +18,34 @@ export interface TokenRecord {
   readonly confirmedAt: number;
   /** How often WeChat gave this very token out again although it had rejected it. */
   readonly rejections: number;
+}
+
+/** The calls that WeChat counts. Written before each is made, since one whose answer is lost counts as well. */
+export interface CountedCalls {
   /** When this app's token was forced, within the last day. */
   readonly forcedAt: readonly number[];
-  /** When WeChat was asked because it had rejected the token, within the last day. */
+  /** When /cgi-bin/token was asked because WeChat had rejected the token, within the last hour. */
   readonly replacedAt: readonly number[];
 }
 
-const fieldsSchema = z.object({
+/** What the fleet knows of the token of an app. */
+export interface TokenState {
+  /** Absent when there is none that this worker can read. */
+  readonly record: TokenRecord | undefined;
+  /** Of the app, whatever its secret was. */
+  readonly calls: CountedCalls;
+}
+
+const recordSchema = z.object({
   sealed: z.string(),
   generation: z.string(),
   obtainedAt: z.coerce.number(),
   expiresAt: z.coerce.number(),
   confirmedAt: z.coerce.number(),
   rejections: z.coerce.number(),
-  forcedAt: timesSchema(),
-  replacedAt: timesSchema(),
 });
+
+const callsSchema = z.object({ forcedAt: timesSchema(), replacedAt: timesSchema() });
 
 function timesSchema() {
   return z
@@ -42,33 +54,31 @@ function timesSchema() {
     .transform((text) => text.split(',').filter(Boolean).map(Number));
 }
 
-/** Reads an app's token; `undefined` when there is none that this worker can read. */
-export async function readTokenRecord(
-  redis: RedisClient,
-  key: string,
-  account: Account,
-): Promise<TokenRecord | undefined> {
-  const parsed = fieldsSchema.safeParse(await redis.hgetall(key));
+export async function readTokenState(redis: RedisClient, key: string, account: Account): Promise<TokenState> {
+  const fields: Readonly<Record<string, string>> = await redis.hgetall(key);
+  return {
+    record: parseRecord(fields, account),
+    calls: callsSchema.parse(fields),
+  };
+}
+
+function parseRecord(fields: Readonly<Record<string, string>>, account: Account): TokenRecord | undefined {
+  const parsed = recordSchema.safeParse(fields);
   if (!parsed.success) return undefined;
   const { sealed, ...facts } = parsed.data;
   const token = unsealToken(sealed, account.credential.secret, account.appId);
   return token === undefined ? undefined : { token, ...facts };
 }
 
-/** Writes the token, unless the lease has gone to somebody else meanwhile: then returns false and writes nothing. */
-const WRITE_IF_LEASED = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1`;
+/** Where an app's state is written: the hash, and the lease that allows it. */
+export interface TokenPlace {
+  readonly redis: RedisClient;
+  readonly key: string;
+  readonly lease: Lease;
+}
 
-export async function writeTokenRecord(
-  redis: RedisClient,
-  key: string,
-  lease: Lease,
-  account: Account,
-  record: TokenRecord,
-): Promise<boolean> {
+/** Writes the token. Returns false, and writes nothing, when the lease has gone. */
+export function writeTokenRecord(place: TokenPlace, account: Account, record: TokenRecord): Promise<boolean> {
   const fields = {
     sealed: sealToken(record.token, account.credential.secret, account.appId),
     generation: record.generation,
@@ -76,20 +86,30 @@ export async function writeTokenRecord(
     expiresAt: record.expiresAt,
     confirmedAt: record.confirmedAt,
     rejections: record.rejections,
-    forcedAt: record.forcedAt.join(','),
-    replacedAt: record.replacedAt.join(','),
   };
-  // Outlives the token, since the record also remembers what was forced within the day.
-  const keepMs = DAY;
-  const written = await redis.eval(
-    WRITE_IF_LEASED,
-    2,
-    key,
-    lease.key,
-    lease.owner,
-    keepMs,
-    ...Object.entries(fields).flat(),
-  );
+  return write(place, fields);
+}
+
+/** Writes down calls that are about to be made. Returns false, and writes nothing, when the lease has gone. */
+export function writeCountedCalls(place: TokenPlace, { forcedAt, replacedAt }: CountedCalls): Promise<boolean> {
+  return write(place, { forcedAt: forcedAt.join(','), replacedAt: replacedAt.join(',') });
+}
+
+const WRITE_IF_LEASED = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1`;
+
+/** Longer than a token lives, since what was forced is counted by the day. */
+const KEEP_MS = DAY;
+
+async function write(
+  { redis, key, lease }: TokenPlace,
+  fields: Readonly<Record<string, string | number>>,
+): Promise<boolean> {
+  const { key: leaseKey, owner } = lease;
+  const written = await redis.eval(WRITE_IF_LEASED, 2, key, leaseKey, owner, KEEP_MS, ...Object.entries(fields).flat());
   return written === 1;
 }
 

@@ -1,6 +1,6 @@
 import { between, DAY, HOUR, MINUTE, type Random, SECOND } from '../../time.ts';
 import type { Credential } from './account.ts';
-import type { TokenRecord } from './token-record.ts';
+import type { CountedCalls, TokenRecord } from './token-record.ts';
 
 /** Renew this long before the end, drawn anew by each worker, so that they do not all ask in the same second. */
 const RENEW_EARLIEST_MS = 2 * MINUTE;
@@ -35,27 +35,45 @@ const REISSUES_AN_HOUR = 30;
 const REISSUE_INTERVAL_MS = 5 * SECOND;
 
 /** Decides on a rejection of the current token. Bounded by itself: however many jobs fail, few calls are made. */
-export function remedyFor(type: Credential['type'], record: TokenRecord, now: number): RejectionRemedy {
-  if (type === 'token') {
-    const lastHour = record.replacedAt.filter((time) => now - time < HOUR);
-    return mayGoOn(lastHour, REISSUES_AN_HOUR, REISSUE_INTERVAL_MS, now) ? 'ask' : 'none';
-  }
+export function remedyFor(
+  type: Credential['type'],
+  record: TokenRecord,
+  calls: CountedCalls,
+  now: number,
+): RejectionRemedy {
+  if (type === 'token')
+    return mayGoOn(calls.replacedAt, REISSUES_AN_HOUR, HOUR, REISSUE_INTERVAL_MS, now) ? 'ask' : 'none';
   // The first rejection: most likely another system has refreshed it, and asking gives the new one.
   if (recentRejections(record, now) === 0) return 'ask';
-  if (now - record.confirmedAt < SAME_TOKEN_PAUSE_MS) return 'none';
+  if (isNear(record.confirmedAt, SAME_TOKEN_PAUSE_MS, now)) return 'none';
   if (record.rejections < REJECTIONS_BEFORE_FORCE) return 'ask';
-  return mayGoOn(withinDay(record.forcedAt, now), FORCES_A_DAY, FORCE_INTERVAL_MS, now) ? 'force' : 'ask';
+  return mayGoOn(calls.forcedAt, FORCES_A_DAY, DAY, FORCE_INTERVAL_MS, now) ? 'force' : 'ask';
 }
 
 /** How often of late WeChat has given out again the token that it rejects. */
 export function recentRejections({ rejections, confirmedAt }: TokenRecord, now: number): number {
-  return now - confirmedAt < REJECTIONS_COUNT_MS ? rejections : 0;
+  return isNear(confirmedAt, REJECTIONS_COUNT_MS, now) ? rejections : 0;
 }
 
-function mayGoOn(times: readonly number[], most: number, intervalMs: number, now: number): boolean {
-  return times.length < most && now - (times.at(-1) ?? Number.NEGATIVE_INFINITY) >= intervalMs;
+/** A call that is about to be made, and is counted. */
+export type CountedCall = 'forced' | 'replaced';
+
+/** Returns the calls with this one; those that count no more are left out. */
+export function withCall({ forcedAt, replacedAt }: CountedCalls, call: CountedCall, now: number): CountedCalls {
+  return {
+    forcedAt: [...near(forcedAt, DAY, now), ...(call === 'forced' ? [now] : [])],
+    replacedAt: [...near(replacedAt, HOUR, now), ...(call === 'replaced' ? [now] : [])],
+  };
 }
 
-export function withinDay(times: readonly number[], now: number): readonly number[] {
-  return times.filter((time) => now - time < DAY);
+function mayGoOn(times: readonly number[], most: number, periodMs: number, intervalMs: number, now: number): boolean {
+  return near(times, periodMs, now).length < most && near(times, intervalMs, now).length === 0;
+}
+
+function near(times: readonly number[], withinMs: number, now: number): readonly number[] {
+  return times.filter((time) => isNear(time, withinMs, now));
+}
+
+function isNear(time: number, withinMs: number, now: number): boolean {
+  return now - time < withinMs;
 }

@@ -7,9 +7,16 @@ import { type Lease, releaseLease, takeLease } from '../../redis/lease.ts';
 import { between, type Clock, elapsed, type Random, SECOND } from '../../time.ts';
 import type { Account } from './account.ts';
 import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
-import { requestToken, TOKEN_CALL_TIMEOUT_MS } from './token-endpoint.ts';
-import { newGeneration, readTokenRecord, type TokenRecord, writeTokenRecord } from './token-record.ts';
-import { recentRejections, remedyFor, renewAt, withinDay } from './token-renewal.ts';
+import { requestToken, TOKEN_CALL_TIMEOUT_MS, type TokenEndpoint } from './token-endpoint.ts';
+import {
+  newGeneration,
+  readTokenState,
+  type TokenRecord,
+  type TokenState,
+  writeCountedCalls,
+  writeTokenRecord,
+} from './token-record.ts';
+import { type CountedCall, recentRejections, remedyFor, renewAt, withCall } from './token-renewal.ts';
 
 /** Longer than the call it protects can take, so that two holders never call at once. */
 const LEASE_MS = TOKEN_CALL_TIMEOUT_MS + 8 * SECOND;
@@ -18,11 +25,12 @@ const WAIT_FOR_OTHERS_MS = LEASE_MS + 5 * SECOND;
 const POLL_MS = [50, 250] as const;
 /** After a failed early renewal, while the token still holds. */
 const RENEWAL_PAUSE_MS = 15 * SECOND;
+const LEASE_LOST = 'the lease was lost';
 
 export interface TokenSourceOptions {
   readonly redis: RedisClient;
   readonly keys: RedisKeys;
-  readonly endpoint: Parameters<typeof requestToken>[2];
+  readonly endpoint: TokenEndpoint;
   readonly now: Clock;
   readonly random: Random;
   readonly onRefresh: (refresh: TokenRefresh) => void;
@@ -33,6 +41,9 @@ interface Held {
   /** From when this process asks for the next one. */
   renewAt: number;
 }
+
+/** Why WeChat is asked. */
+type Cause = 'renewal' | 'rejection' | 'force';
 
 /**
  * The tokens of `stable_token` and `token` credentials, shared through Redis.
@@ -52,7 +63,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   }
 
   async function renew(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
-    const record = await readTokenRecord(redis, keys.token(account.appId), account);
+    const { record } = await readState(account);
     if (record === undefined || now() >= record.expiresAt) {
       const fetched = await withLease(account, record?.generation, WAIT_FOR_OTHERS_MS, signal, (lease, latest) =>
         fetchToken(account, latest, 'renewal', lease, signal),
@@ -77,19 +88,20 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   }
 
   async function replace(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
-    const record = await readTokenRecord(redis, keys.token(account.appId), account);
+    const { record, calls } = await readState(account);
     if (record === undefined) {
       held.delete(account.appId);
       return undefined;
     }
     hold(account, record);
-    if (record.generation !== generation || remedyFor(account.credential.type, record, now()) === 'none')
-      return undefined;
+    if (record.generation !== generation) return undefined;
+    const { type } = account.credential;
+    if (remedyFor(type, record, calls, now()) === 'none') return undefined;
 
     const fetched = await withLease(account, generation, WAIT_FOR_OTHERS_MS, signal, async (lease, latest) => {
-      const remedy = latest === undefined ? 'ask' : remedyFor(account.credential.type, latest, now());
+      const remedy = latest.record === undefined ? 'ask' : remedyFor(type, latest.record, latest.calls, now());
       // Somebody else has asked while we waited for the lease, and got the same token.
-      if (remedy === 'none' && latest !== undefined) return succeed(latest);
+      if (remedy === 'none' && latest.record !== undefined) return succeed(latest.record);
       return fetchToken(account, latest, remedy === 'force' ? 'force' : 'rejection', lease, signal);
     });
     return fetched.ok ? undefined : fetched.failure;
@@ -104,17 +116,17 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     generation: string | undefined,
     patienceMs: number,
     signal: AbortSignal,
-    fetch: (lease: Lease, latest: TokenRecord | undefined) => Promise<Result<TokenRecord>>,
+    fetch: (lease: Lease, latest: TokenState) => Promise<Result<TokenRecord>>,
   ): Promise<Result<TokenRecord>> {
-    const key = keys.token(account.appId);
     const giveUpAt = elapsed() + patienceMs;
     for (;;) {
       const lease = await takeLease(redis, keys.tokenLease(account.appId), LEASE_MS);
       try {
-        const latest = await readTokenRecord(redis, key, account);
-        if (latest !== undefined && latest.generation !== generation) {
-          hold(account, latest);
-          return succeed(latest);
+        const latest = await readState(account);
+        const { record } = latest;
+        if (record !== undefined && record.generation !== generation && now() < record.expiresAt) {
+          hold(account, record);
+          return succeed(record);
         }
         if (lease !== undefined) return await fetch(lease, latest);
       } finally {
@@ -128,14 +140,20 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   /** Asks WeChat and writes what it answers. Only under the lease. */
   async function fetchToken(
     account: Account,
-    before: TokenRecord | undefined,
-    cause: 'renewal' | 'rejection' | 'force',
+    { record: before, calls }: TokenState,
+    cause: Cause,
     lease: Lease,
     signal: AbortSignal,
   ): Promise<Result<TokenRecord>> {
+    const place = { redis, key: keys.token(account.appId), lease };
+    const { type } = account.credential;
+    const counted = countedCall(type, cause);
+    if (counted !== undefined && !(await writeCountedCalls(place, withCall(calls, counted, now()))))
+      return fail('token-unavailable', { detail: LEASE_LOST });
+
     const forced = cause === 'force';
     const answer = await requestToken(account, forced, endpoint, signal);
-    const report = { appId: account.appId, kind: account.credential.type, forced };
+    const report = { appId: account.appId, kind: type, forced };
     if (!answer.ok) {
       onRefresh({ ...report, result: 'failed', failure: answer.failure });
       return answer;
@@ -144,28 +162,22 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     const same = before?.token.reveal() === token.reveal();
     onRefresh({ ...report, result: same ? 'same' : 'issued' });
 
-    const confirmed = {
-      confirmedAt: now(),
-      expiresAt: now() + expiresInMs,
-      forcedAt: noted(before?.forcedAt, forced),
-      replacedAt: noted(before?.replacedAt, cause !== 'renewal'),
-    };
+    const confirmed = { confirmedAt: now(), expiresAt: now() + expiresInMs };
     const record: TokenRecord =
       same && before !== undefined
         ? { ...before, ...confirmed, rejections: recentRejections(before, now()) + (cause === 'renewal' ? 0 : 1) }
         : { token, generation: newGeneration(), obtainedAt: now(), rejections: 0, ...confirmed };
     // Held even if it can't be written: a full Redis must not make every job ask WeChat.
     hold(account, record);
-    if (!(await writeTokenRecord(redis, keys.token(account.appId), lease, account, record))) {
+    if (!(await writeTokenRecord(place, account, record))) {
       held.delete(account.appId);
-      return fail('token-unavailable', { detail: 'the lease was lost' });
+      return fail('token-unavailable', { detail: LEASE_LOST });
     }
     return succeed(record);
   }
 
-  /** The times of the last day, with this one if it counts. */
-  function noted(times: readonly number[] = [], counts: boolean): readonly number[] {
-    return counts ? [...withinDay(times, now()), now()] : withinDay(times, now());
+  function readState(account: Account): Promise<TokenState> {
+    return readTokenState(redis, keys.token(account.appId), account);
   }
 
   function hold(account: Account, record: TokenRecord): Held {
@@ -199,6 +211,12 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   }
 
   return { current, reject };
+}
+
+/** How a call counts at WeChat, if it is made for this cause. What is spent on renewals is bounded by the life of tokens. */
+function countedCall(type: Account['credential']['type'], cause: Cause): CountedCall | undefined {
+  if (cause === 'force') return 'forced';
+  return type === 'token' && cause === 'rejection' ? 'replaced' : undefined;
 }
 
 function issued({ token, generation }: TokenRecord): IssuedToken {

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Secret } from '../../../src/secret.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../../../src/time.ts';
-import type { TokenRecord } from '../../../src/weixin/credentials/token-record.ts';
-import { remedyFor, renewAt } from '../../../src/weixin/credentials/token-renewal.ts';
+import type { CountedCalls, TokenRecord } from '../../../src/weixin/credentials/token-record.ts';
+import { remedyFor, renewAt, withCall } from '../../../src/weixin/credentials/token-renewal.ts';
 
 const NOW = Date.parse('2026-06-15T12:00:00Z');
 
@@ -15,10 +15,14 @@ function record(fields: Partial<TokenRecord> = {}): TokenRecord {
     confirmedAt: NOW,
     expiresAt: NOW + 2 * HOUR,
     rejections: 0,
-    forcedAt: [],
-    replacedAt: [],
     ...fields,
   };
+}
+
+const NONE: CountedCalls = { forcedAt: [], replacedAt: [] };
+
+function forced(...forcedAt: number[]): CountedCalls {
+  return { forcedAt, replacedAt: [] };
 }
 
 describe('early renewal', () => {
@@ -50,55 +54,57 @@ describe('early renewal', () => {
 
 describe('a rejected stable_token', () => {
   test('is asked for at once the first time', () => {
-    expect(remedyFor('stable_token', record(), NOW)).toBe('ask');
+    expect(remedyFor('stable_token', record(), NONE, NOW)).toBe('ask');
   });
 
   test('is not asked for again within ten seconds of getting the same', () => {
-    expect(remedyFor('stable_token', record({ rejections: 1 }), NOW + 9 * SECOND)).toBe('none');
-    expect(remedyFor('stable_token', record({ rejections: 1 }), NOW + 10 * SECOND)).toBe('ask');
+    expect(remedyFor('stable_token', record({ rejections: 1 }), NONE, NOW + 9 * SECOND)).toBe('none');
+    expect(remedyFor('stable_token', record({ rejections: 1 }), NONE, NOW + 10 * SECOND)).toBe('ask');
   });
 
   test('is forced once WeChat has given it out twice although it rejects it', () => {
-    expect(remedyFor('stable_token', record({ rejections: 2 }), NOW + 10 * SECOND)).toBe('force');
+    expect(remedyFor('stable_token', record({ rejections: 2 }), NONE, NOW + 10 * SECOND)).toBe('force');
   });
 
   test('is not forced twice within 30 s, nor more than 20 times a day', () => {
     const at = NOW + 10 * SECOND;
-    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: [at - 29 * SECOND] }), at)).toBe('ask');
-    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: [at - 30 * SECOND] }), at)).toBe('force');
-    const twenty = Array.from({ length: 20 }, (_, index) => at - (20 - index) * HOUR);
-    expect(remedyFor('stable_token', record({ rejections: 2, forcedAt: twenty }), at)).toBe('ask');
+    const twice = record({ rejections: 2 });
+    expect(remedyFor('stable_token', twice, forced(at - 29 * SECOND), at)).toBe('ask');
+    expect(remedyFor('stable_token', twice, forced(at - 30 * SECOND), at)).toBe('force');
+    const twenty = forced(...Array.from({ length: 20 }, (_, index) => at - (20 - index) * HOUR));
+    expect(remedyFor('stable_token', twice, twenty, at)).toBe('ask');
     const later = at + 4 * HOUR + SECOND;
-    const again = record({ rejections: 2, forcedAt: twenty, confirmedAt: later - 10 * SECOND });
-    expect(remedyFor('stable_token', again, later)).toBe('force');
+    const again = record({ rejections: 2, confirmedAt: later - 10 * SECOND });
+    expect(remedyFor('stable_token', again, twenty, later)).toBe('force');
   });
 
   test('is asked for, not forced, when the rejections before lie long back: a good token flaps', () => {
-    expect(remedyFor('stable_token', record({ rejections: 2 }), NOW + 5 * MINUTE)).toBe('ask');
+    expect(remedyFor('stable_token', record({ rejections: 2 }), NONE, NOW + 5 * MINUTE)).toBe('ask');
   });
 });
 
-/** Lives through a day in which every call is rejected, every 100 ms. Counts what is asked of WeChat. */
-function asksInADay(type: 'stable_token' | 'token'): { asks: number; forces: number } {
+test('of the calls only those are kept that count', () => {
+  const calls = { forcedAt: [NOW - DAY, NOW - HOUR], replacedAt: [NOW - HOUR, NOW - MINUTE] };
+  expect(withCall(calls, 'forced', NOW)).toEqual({ forcedAt: [NOW - HOUR, NOW], replacedAt: [NOW - MINUTE] });
+  expect(withCall(calls, 'replaced', NOW)).toEqual({ forcedAt: [NOW - HOUR], replacedAt: [NOW - MINUTE, NOW] });
+});
+
+/** Lives through a day in which every token is rejected, every 100 ms. Counts what is asked of WeChat. */
+function asksInADay(type: 'stable_token' | 'token', answered: (remedy: 'ask' | 'force') => boolean = () => true) {
   let current = record();
+  let calls = NONE;
   let asks = 0;
   let forces = 0;
   for (let now = NOW; now < NOW + DAY; now += 100) {
-    const remedy = remedyFor(type, current, now);
+    const remedy = remedyFor(type, current, calls, now);
     if (remedy === 'none') continue;
     asks += 1;
     if (remedy === 'force') forces += 1;
-    const withinDay = (times: readonly number[]): number[] => times.filter((time) => now - time < DAY);
-    const noted = { confirmedAt: now, replacedAt: [...withinDay(current.replacedAt), now] };
-    current =
-      type === 'stable_token' && remedy === 'ask'
-        ? { ...current, ...noted, rejections: current.rejections + 1 }
-        : {
-            ...current,
-            ...noted,
-            rejections: 0,
-            forcedAt: remedy === 'force' ? [...withinDay(current.forcedAt), now] : current.forcedAt,
-          };
+    if (type === 'token') calls = withCall(calls, 'replaced', now);
+    else if (remedy === 'force') calls = withCall(calls, 'forced', now);
+    if (!answered(remedy)) continue;
+    const same = type === 'stable_token' && remedy === 'ask';
+    current = { ...current, confirmedAt: now, rejections: same ? current.rejections + 1 : 0 };
   }
   return { asks, forces };
 }
@@ -111,4 +117,9 @@ test('however often it is rejected, a stable_token is forced 20 times a day at m
 
 test('however often it is rejected, a token is issued far less often than the 2,000 times a day that are allowed', () => {
   expect(asksInADay('token').asks).toBe(30 * 24);
+});
+
+test('calls whose answers are lost count as the others do', () => {
+  expect(asksInADay('token', () => false).asks).toBe(30 * 24);
+  expect(asksInADay('stable_token', (remedy) => remedy === 'ask').forces).toBe(20);
 });

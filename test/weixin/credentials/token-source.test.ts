@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startWeixinSimulator, type WeixinSimulator } from '../../../src/demo/weixin/weixin-simulator.ts';
+import type { Failure } from '../../../src/failure.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR, MINUTE, SECOND } from '../../../src/time.ts';
 import { createApiHosts } from '../../../src/weixin/api-hosts.ts';
@@ -37,11 +38,17 @@ afterEach(async () => {
 });
 
 /** A token source as another process would have it: its own memory and its own connection. */
-function source(): TokenSource {
+function source(urls: readonly string[] = [simulator.url]): TokenSource {
   return createTokenSource({
     redis: corner.connect(),
     keys: corner.keys,
-    endpoint: { hosts: createApiHosts([new URL(simulator.url)], clock.now), http },
+    endpoint: {
+      hosts: createApiHosts(
+        urls.map((url) => new URL(url)),
+        clock.now,
+      ),
+      http,
+    },
     now: clock.now,
     random: () => 0.5,
     onRefresh: (refresh) => refreshes.push(refresh),
@@ -64,6 +71,24 @@ async function tokenOf(
 }
 
 const calls = (): number => simulator.counts.tokens.get(APP_ID) ?? 0;
+const forcedCalls = (): number => simulator.counts.forced.get(APP_ID) ?? 0;
+
+/** Nothing listens there: a connection is never made. */
+const NOBODY = 'http://127.0.0.1:1';
+
+/** Rejects the current token of a source, and returns what kept it from being replaced. */
+async function rejectToken(from: TokenSource, account: Account = testAccount()): Promise<Failure | undefined> {
+  const issued = await from.current(account, never);
+  return issued.ok ? from.reject(account, issued.value.generation, never) : issued.failure;
+}
+
+/** Has a token rejected until the next call is a forced one. */
+async function comeToForcing(from: TokenSource): Promise<void> {
+  await rejectToken(from);
+  advance(11 * SECOND);
+  await rejectToken(from);
+  advance(11 * SECOND);
+}
 
 describe('the first use', () => {
   test('costs one call, however many jobs of however many processes ask', async () => {
@@ -137,6 +162,66 @@ describe('a storm of rejections', () => {
       ['issued', true],
     ]);
     expect((await tokenOf(from)).generation).not.toBe(generation);
+  });
+});
+
+describe('a forced call', () => {
+  test('that breaks off each time is made 20 times a day at most and 30 s apart, by all processes together', async () => {
+    const sources = [source(), source()];
+    const forcedAt: number[] = [];
+    simulator.arm({ endpoint: 'token', forced: true, action: { type: 'reset' } });
+    const live = async (steps: number, stepMs: number): Promise<void> => {
+      for (let step = 0; step < steps; step += 1) {
+        const before = forcedCalls();
+        for (const from of sources) await rejectToken(from);
+        if (forcedCalls() > before) forcedAt.push(clock.now());
+        advance(stepMs);
+      }
+    };
+    await live(60, 5 * SECOND);
+    expect(forcedAt.length).toBeGreaterThan(5);
+    const pauses = forcedAt.slice(1).map((at, index) => at - (forcedAt[index] ?? 0));
+    expect(Math.min(...pauses)).toBeGreaterThanOrEqual(30 * SECOND);
+    expect(forcedCalls()).toBe(forcedAt.length);
+    await live(60, MINUTE);
+    expect(forcedCalls()).toBe(20);
+  });
+
+  test('whose answer is lost is not repeated: the token that it brought is asked for', async () => {
+    const [first, second] = [source(), source()];
+    const { token } = await tokenOf(first);
+    await comeToForcing(first);
+    simulator.arm({ endpoint: 'token', forced: true, action: { type: 'lost-answer' } });
+    expect(await rejectToken(first)).toMatchObject({ code: 'weixin-unreachable' });
+    expect([calls(), forcedCalls()]).toEqual([4, 1]);
+    expect(await rejectToken(second)).toBeUndefined();
+    expect([calls(), forcedCalls()]).toEqual([5, 1]);
+    expect((await tokenOf(second)).token).not.toBe(token);
+    expect(simulator.issuedTokens()).toContain((await tokenOf(second)).token);
+  });
+
+  test('counts although the job that asked for it was stopped under way', async () => {
+    const from = source();
+    await comeToForcing(from);
+    const { generation } = await tokenOf(from);
+    simulator.arm({ endpoint: 'token', forced: true, action: { type: 'hang', where: 'headers' } });
+    const stop = new AbortController();
+    const rejecting = from.reject(testAccount(), generation, stop.signal);
+    await eventually(() => (forcedCalls() === 1 ? true : undefined));
+    stop.abort(new Error('stopped'));
+    await expect(rejecting).rejects.toThrow('stopped');
+    await eventually(async () =>
+      (await corner.redis.exists(corner.keys.tokenLease(APP_ID))) === 0 ? true : undefined,
+    );
+    await rejectToken(source());
+    expect([calls(), forcedCalls()]).toEqual([5, 1]);
+  });
+
+  test('is made at the next host when the first could not be connected to', async () => {
+    const from = source([NOBODY, simulator.url]);
+    await comeToForcing(source());
+    expect(await rejectToken(from)).toBeUndefined();
+    expect(forcedCalls()).toBe(1);
   });
 });
 

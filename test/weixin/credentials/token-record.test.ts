@@ -1,0 +1,76 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Secret } from '../../../src/secret.ts';
+import { HOUR } from '../../../src/time.ts';
+import type { Account } from '../../../src/weixin/credentials/account.ts';
+import {
+  type CountedCalls,
+  readTokenState,
+  type TokenPlace,
+  type TokenState,
+  writeCountedCalls,
+  writeTokenRecord,
+} from '../../../src/weixin/credentials/token-record.ts';
+import { APP_ID, testAccount } from '../../support/jobs.ts';
+import { openTestRedis, type TestRedis } from '../../support/redis.ts';
+
+let corner: TestRedis;
+beforeEach(async () => {
+  corner = await openTestRedis();
+});
+afterEach(() => corner[Symbol.asyncDispose]());
+
+describe('the state of a token in Redis', () => {
+  const calls: CountedCalls = { forcedAt: [1, 2], replacedAt: [3] };
+  const record = {
+    token: new Secret('the token'),
+    generation: 'g',
+    obtainedAt: 1,
+    confirmedAt: 2,
+    expiresAt: 3,
+    rejections: 4,
+  };
+
+  async function openPlace(): Promise<TokenPlace> {
+    const lease = { key: corner.keys.tokenLease(APP_ID), owner: 'we' };
+    await corner.redis.set(lease.key, lease.owner);
+    return { redis: corner.redis, key: corner.keys.token(APP_ID), lease };
+  }
+
+  const read = (account = testAccount()): Promise<TokenState> =>
+    readTokenState(corner.redis, corner.keys.token(APP_ID), account);
+
+  test('is empty at first', async () => {
+    const empty = { record: undefined, calls: { forcedAt: [], replacedAt: [] } };
+    expect(await read()).toEqual(empty);
+  });
+
+  test('keeps counted calls where there is no token', async () => {
+    const place = await openPlace();
+    expect(await writeCountedCalls(place, calls)).toBe(true);
+    expect(await read()).toEqual({ record: undefined, calls });
+    expect(await corner.redis.pttl(place.key)).toBeGreaterThan(23 * HOUR);
+  });
+
+  test('keeps the counted calls when a token is written', async () => {
+    const place = await openPlace();
+    await writeCountedCalls(place, calls);
+    expect(await writeTokenRecord(place, testAccount(), record)).toBe(true);
+    expect(await read()).toEqual({ record, calls });
+  });
+
+  test('is not written by who has lost the lease', async () => {
+    const place = await openPlace();
+    const late = { ...place, lease: { ...place.lease, owner: 'somebody else' } };
+    expect(await writeCountedCalls(late, calls)).toBe(false);
+    expect(await writeTokenRecord(late, testAccount(), record)).toBe(false);
+    expect(await corner.redis.exists(place.key)).toBe(0);
+  });
+
+  test('of another secret tells what was counted, and nothing else', async () => {
+    const place = await openPlace();
+    await writeTokenRecord(place, testAccount(), record);
+    await writeCountedCalls(place, calls);
+    const other: Account = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('another') } };
+    expect(await read(other)).toEqual({ record: undefined, calls });
+  });
+});
