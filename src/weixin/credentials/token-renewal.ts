@@ -74,6 +74,10 @@ function near(times: readonly number[], withinMs: number, now: number): readonly
   return times.filter((time) => isNear(time, withinMs, now));
 }
 
+/**
+ * True of a time that lies less than so far off, be it in the past or in the future: clocks of workers differ a little,
+ * and a clock may have been set back, when the future must not count for ever.
+ */
 function isNear(time: number, withinMs: number, now: number): boolean {
-  return now - time < withinMs;
+  return Math.abs(now - time) < withinMs;
 }

@@ -83,6 +83,37 @@ describe('a rejected stable_token', () => {
   });
 });
 
+describe('a clock that was set back', () => {
+  const ahead = NOW + 2 * DAY;
+
+  test('leaves no token that is never asked for again', () => {
+    expect(remedyFor('stable_token', record({ rejections: 1, confirmedAt: ahead }), NONE, NOW)).toBe('ask');
+    const replaced = { forcedAt: [], replacedAt: Array.from({ length: 30 }, () => ahead) };
+    expect(remedyFor('token', record(), replaced, NOW)).toBe('ask');
+  });
+
+  test('leaves no token that is never forced again', () => {
+    const twice = record({ rejections: 2, confirmedAt: NOW - MINUTE });
+    expect(remedyFor('stable_token', twice, forced(...Array.from({ length: 20 }, () => ahead)), NOW)).toBe('force');
+  });
+
+  test('by less than a day does not raise the number that is allowed in a day', () => {
+    const twice = record({ rejections: 2, confirmedAt: NOW - MINUTE });
+    const soon = forced(...Array.from({ length: 20 }, (_, index) => NOW + (index + 1) * MINUTE));
+    expect(remedyFor('stable_token', twice, soon, NOW)).toBe('ask');
+  });
+
+  test('by seconds, as clocks of two workers differ, does not shorten the pause', () => {
+    const twice = record({ rejections: 2, confirmedAt: NOW - MINUTE });
+    expect(remedyFor('stable_token', twice, forced(NOW + 5 * SECOND), NOW)).toBe('ask');
+  });
+});
+
+test('what can not be read as a time counts for nothing', () => {
+  const twice = record({ rejections: 2, confirmedAt: NOW - MINUTE });
+  expect(remedyFor('stable_token', twice, forced(Number.NaN), NOW)).toBe('force');
+});
+
 test('of the calls only those are kept that count', () => {
   const calls = { forcedAt: [NOW - DAY, NOW - HOUR], replacedAt: [NOW - HOUR, NOW - MINUTE] };
   expect(withCall(calls, 'forced', NOW)).toEqual({ forcedAt: [NOW - HOUR, NOW], replacedAt: [NOW - MINUTE] });
