@@ -102,8 +102,11 @@ export interface Lane {
   firstPriority(): Promise<number | undefined>;
   /** Reads a job wherever it is in the lane. */
   peek(id: string): Promise<{ readonly state: string; readonly data: string; readonly starts: number } | undefined>;
-  /** Ids of delayed jobs, those due first, with the time they are due. */
-  delayedIds(limit: number): Promise<readonly string[]>;
+  /**
+   * The lowest priority among the jobs that Redis keeps in another order: those delayed, and those rescued; `undefined`
+   * when there is none. Looks at each, in pages between which Redis serves others; jobs that move meanwhile may be missed.
+   */
+  lowestUnordered(): Promise<number | undefined>;
   keyOfJob(id: string): string;
 }
 
@@ -228,6 +231,18 @@ function openLane(
     }
   }
 
+  async function lowestOf(set: string): Promise<number | undefined> {
+    let lowest = Number.POSITIVE_INFINITY;
+    let cursor = '0';
+    do {
+      const page = await redis.eval(LOWEST_OF_PAGE, 1, backend.toKey(set), cursor, PAGE, backend.toKey(''));
+      const [next, priority] = page as [string, number | null];
+      lowest = Math.min(lowest, priority ?? lowest);
+      cursor = next;
+    } while (cursor !== '0');
+    return Number.isFinite(lowest) ? lowest : undefined;
+  }
+
   return {
     name,
     markerKey: backend.toKey('marker'),
@@ -309,7 +324,11 @@ function openLane(
         : { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0) };
     },
 
-    delayedIds: (limit) => redis.zrange(backend.toKey('delayed'), '0', String(limit - 1)),
+    lowestUnordered: async () => {
+      const both = await Promise.all([lowestOf('delayed'), lowestOf('wait')]);
+      const found = both.filter((priority) => priority !== undefined);
+      return found.length === 0 ? undefined : Math.min(...found);
+    },
   };
 }
 
@@ -331,6 +350,30 @@ interface LaneLockOptions {
 const PRIORITY_SCORE_UNIT = 2 ** 32;
 /** And a delayed one `due * 4096 + counter`. */
 const DELAYED_SCORE_UNIT = 4_096;
+
+/** Jobs looked at in one script. Measured on two busy cores: 1 to 2 ms, in which Redis serves nobody else. */
+const PAGE = 500;
+/**
+ * The lowest priority in one page of the delayed (ZSCAN, which misses none that stays) or of the rescued (a list).
+ * Returns where the next page begins, '0' at the end, and the priority, nil where no job has one.
+ */
+const LOWEST_OF_PAGE = `
+local ids, step, next = {}, 1, '0'
+if redis.call('TYPE', KEYS[1]).ok == 'list' then
+  local first, count = tonumber(ARGV[1]), tonumber(ARGV[2])
+  ids = redis.call('LRANGE', KEYS[1], first, first + count - 1)
+  if #ids == count then next = tostring(first + count) end
+else
+  local page = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+  next, ids, step = page[1], page[2], 2
+end
+local lowest = false
+for i = 1, #ids, step do
+  local priority = tonumber(redis.call('HGET', ARGV[3] .. ids[i], 'priority') or 0) or 0
+  if priority > 0 and (not lowest or priority < lowest) then lowest = priority end
+end
+return { next, lowest }
+`;
 
 type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDelay: number, nextAt: number];
 

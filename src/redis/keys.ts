@@ -6,6 +6,8 @@ export interface RedisKeys {
   readonly prefix: string;
   /** SET of the apps that have a lane. */
   readonly lanes: string;
+  /** STRING with expiry: the nearest deadline among the delayed jobs of a long lane. @see src/queue/queue-stats.ts */
+  readonly nearest: (lane: string) => string;
   /** STRING with expiry: where a media lies, once it is archived. @see src/queue/archived-marker.ts */
   readonly archived: (jobId: string) => string;
   /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/index-in-redis.ts */
@@ -32,6 +34,7 @@ export function redisKeys(prefix: string): RedisKeys {
   return {
     prefix,
     lanes: `${prefix}:lanes`,
+    nearest: (lane) => `${prefix}:nearest:${lane}`,
     archived: (jobId) => `${prefix}:archived:${jobId}`,
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
