@@ -9,6 +9,9 @@ const KEEP_MS = 30 * DAY;
 const PRUNE_AT_ONCE = 20;
 const PAGE = 500;
 
+/** As long as somebody may hand a media in again: see the markers of what is archived. */
+const DISCARDED_KEPT_PAST_DEADLINE_MS = DAY;
+
 /** Which dead letters. Absent fields match all; times are Unix times in milliseconds of the death. */
 export interface DeadLetterFilter {
   readonly appId?: string;
@@ -28,6 +31,11 @@ export interface DeadLetterIndex {
   /** Adds or replaces. Harmless to repeat. */
   add(summary: DeadLetterSummary): Promise<void>;
   remove(jobId: string): Promise<void>;
+  /**
+   * Removes it and, in the same step, lets the door know until a day after `deadline` (ISO-8601) that the media is not
+   * wanted. What has no deadline was no MediaJob, and may be handed in corrected. Harmless to repeat.
+   */
+  discard(jobId: string, deadline: string | null): Promise<void>;
   get(jobId: string): Promise<DeadLetterSummary | undefined>;
   /** Tells, for each id, whether an open dead letter is there. */
   hasAny(jobIds: readonly string[]): Promise<boolean[]>;
@@ -96,6 +104,12 @@ export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: 
     add,
     remove: async (jobId) => {
       await redis.multi().hdel(deadRecords, jobId).zrem(deadByTime, jobId).exec();
+    },
+    discard: async (jobId, deadline) => {
+      const steps = redis.multi().hdel(deadRecords, jobId).zrem(deadByTime, jobId);
+      const until = Date.parse(deadline ?? '') + DISCARDED_KEPT_PAST_DEADLINE_MS;
+      if (!Number.isNaN(until)) steps.set(keys.discarded(jobId), '', 'PX', Math.max(DAY, until - now()));
+      await steps.exec();
     },
     get: async (jobId) => parseRecord(await redis.hget(deadRecords, jobId)),
     hasAny: async (jobIds) => {

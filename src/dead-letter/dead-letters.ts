@@ -11,7 +11,10 @@ import type { DeadLetterIndex } from './dead-letter-index.ts';
  * crash between them costs a repetition and never a second letter.
  */
 export interface DeadLetters {
-  /** Writes a letter. Attempts and replays that an earlier letter of this media remembers are kept. */
+  /**
+   * Writes a letter. What an earlier letter of this media remembers is kept: attempts, replays, and that it was
+   * discarded, which is final: it is not listed again.
+   */
   bury(jobId: string, key: string, letter: DeadLetter, signal: AbortSignal): Promise<Failure | undefined>;
   /** Returns the letter; `undefined` when there is none. */
   read(key: string, signal: AbortSignal): Promise<Result<DeadLetter | undefined>>;
@@ -19,7 +22,7 @@ export interface DeadLetters {
   markReplayed(key: string, letter: DeadLetter, note: OperatorNote, signal: AbortSignal): Promise<Result<DeadLetter>>;
   /** Notes that a replay has archived the media, if there is a letter of it. */
   resolve(jobId: string, key: string, archivedKey: string, signal: AbortSignal): Promise<Failure | undefined>;
-  /** Notes that nothing more is to be done about it. */
+  /** Notes that nothing more is to be done about it, for good. One that is discarded already keeps its first note. */
   discard(
     jobId: string,
     key: string,
@@ -53,7 +56,8 @@ export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, n
       if (!before.ok) return before.failure;
       const written = await write(key, before.value === undefined ? letter : continued(before.value, letter), signal);
       if (!written.ok) return written.failure;
-      await index.add(summaryOf(jobId, key, written.value));
+      if (written.value.status === 'discarded') await index.discard(jobId, letter.deadline);
+      else await index.add(summaryOf(jobId, key, written.value));
       return undefined;
     },
 
@@ -76,22 +80,30 @@ export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, n
     },
 
     discard: async (jobId, key, letter, { by, reason }, signal) => {
-      const written = await write(
-        key,
-        { ...letter, status: 'discarded', discarded: { at: iso(now()), by, reason } },
-        signal,
-      );
-      if (!written.ok) return written.failure;
-      await index.remove(jobId);
+      if (letter.status !== 'discarded') {
+        const discarded = { at: iso(now()), by, reason };
+        const written = await write(key, { ...letter, status: 'discarded', discarded }, signal);
+        if (!written.ok) return written.failure;
+      }
+      await index.discard(jobId, letter.deadline);
       return undefined;
     },
   };
 }
 
-/** The story of a media that died again after a replay. Doing it twice gives the same. */
+/** The story of a media that died again. Doing it twice gives the same. */
 function continued(before: DeadLetter, letter: DeadLetter): DeadLetter {
   const since = letter.firstAttemptAt ?? letter.diedAt;
   const earlier = before.attempts.filter(({ at }) => at < since);
   const attempts = [...earlier, ...letter.attempts];
-  return { ...letter, attempts, firstAttemptAt: attempts[0]?.at ?? null, replays: before.replays };
+  // What is no MediaJob has no deadline: another payload under the same id is news.
+  const final = before.status === 'discarded' && letter.deadline !== null;
+  return {
+    ...letter,
+    attempts,
+    firstAttemptAt: attempts[0]?.at ?? null,
+    replays: before.replays,
+    ...(final ? { status: before.status } : {}),
+    ...(before.discarded === undefined ? {} : { discarded: before.discarded }),
+  };
 }

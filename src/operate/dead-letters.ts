@@ -1,7 +1,7 @@
 import type { Config, ConfigWithStore } from '../config.ts';
 import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
-import { FAILURES, FailureError } from '../failure.ts';
+import { FAILURES, type Failure, FailureError } from '../failure.ts';
 import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
 import { laneOf } from '../queue/lane.ts';
 import { replay, type SkipReason } from '../queue/replay.ts';
@@ -140,7 +140,7 @@ export async function discardDeadLetters(
   using progress = output.progress('discard', chosen.length);
   let discarded = 0;
   let failed = 0;
-  for (const { jobId, key, appId, mediaId } of chosen) {
+  for (const { jobId, key, appId, mediaId, deadline } of chosen) {
     const signal = AbortSignal.timeout(60_000);
     progress.advance(1);
     if (options.dryRun) {
@@ -148,11 +148,14 @@ export async function discardDeadLetters(
       continue;
     }
     const letter = await opened.deadLetters.read(key, signal);
-    const trouble = !letter.ok
-      ? letter.failure
-      : letter.value === undefined || letter.value.status === 'resolved' || letter.value.status === 'discarded'
-        ? await queue.deadLetterIndex.remove(jobId)
-        : await opened.deadLetters.discard(jobId, key, letter.value, { by: options.by, reason: options.note }, signal);
+    let trouble: Failure | undefined;
+    if (!letter.ok) trouble = letter.failure;
+    else if (letter.value === undefined) await queue.deadLetterIndex.discard(jobId, deadline);
+    else if (letter.value.status === 'resolved') await queue.deadLetterIndex.remove(jobId);
+    else {
+      const noted = { by: options.by, reason: options.note };
+      trouble = await opened.deadLetters.discard(jobId, key, letter.value, noted, signal);
+    }
     if (trouble === undefined) discarded += 1;
     else {
       failed += 1;
@@ -196,7 +199,8 @@ export async function rebuildDeadLetters(config: ConfigWithStore, output: Output
     if (letter.status === 'open' || lost) {
       await queue.deadLetterIndex.add(summaryOf(jobId, key, letter));
       sums.open += 1;
-    } else await queue.deadLetterIndex.remove(jobId);
+    } else if (letter.status === 'discarded') await queue.deadLetterIndex.discard(jobId, letter.deadline);
+    else await queue.deadLetterIndex.remove(jobId);
   }
   for await (const { jobId, key } of queue.deadLetterIndex.list({})) {
     const letter = await opened.store.head(key, AbortSignal.timeout(60_000));

@@ -11,7 +11,7 @@ import { priorityOf } from './priority.ts';
 export interface Admission {
   /** Durably queued. */
   readonly accepted: number;
-  /** Known already: waiting, running, archived, or a dead letter. Nothing was done. */
+  /** Known already: waiting, running, archived, or a dead letter, open or discarded. Nothing was done. */
   readonly duplicates: number;
   /** Not a MediaJob v1, or of an unknown app. Nothing was done. */
   readonly rejected: readonly RejectedJob[];
@@ -85,11 +85,11 @@ export function createDoor({ redis, keys, lanes, mediaTtlMs, openId, apps, now }
     return { accepted, duplicates, rejected };
   }
 
-  /** Drops the media that are archived, dead, or in their lane. */
+  /** Drops the media that are archived, dead, discarded, or in their lane. */
   async function unknownOnes(batch: readonly Candidate[]): Promise<Candidate[]> {
     const pipeline = redis.pipeline();
     for (const { id, job } of batch) {
-      pipeline.exists(keys.archived(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
+      pipeline.exists(keys.archived(id), keys.discarded(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
       pipeline.zscore(keys.deadByTime, id);
     }
     const replies = await pipeline.exec();

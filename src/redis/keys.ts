@@ -13,6 +13,8 @@ export interface RedisKeys {
   /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/index-in-redis.ts */
   readonly deadByTime: string;
   readonly deadRecords: string;
+  /** STRING with expiry: an operator has decided that nothing more is to be done about this media. */
+  readonly discarded: (jobId: string) => string;
   /** HASH of the closed gates by app. @see src/queue/gates.ts */
   readonly gates: string;
   /** STRING with expiry: held by the worker that looks at a closed gate. */
@@ -38,6 +40,7 @@ export function redisKeys(prefix: string): RedisKeys {
     archived: (jobId) => `${prefix}:archived:${jobId}`,
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
+    discarded: (jobId) => `${prefix}:discarded:${jobId}`,
     gates: `${prefix}:gates`,
     probe: (appId) => `${prefix}:gates:probe:${appId}`,
     token: (appId) => `${prefix}:token:${appId}`,

@@ -56,6 +56,45 @@ test('what was added is found again, as it was', async () => {
   expect(await index.hasAny([])).toEqual([]);
 });
 
+describe('what is discarded', () => {
+  const ttl = (): Promise<number> => corner.redis.pttl(corner.keys.discarded(`${APP_ID}-a`));
+
+  test.each([
+    ['a day after its deadline', 2 * DAY, 3 * DAY],
+    ['a day from now when its deadline is long past', -9 * DAY, DAY],
+  ])('leaves the list and is known until %s', async (_when, deadline, expected) => {
+    const letter = summary('a', { deadline: iso(clock.now() + deadline) });
+    await index.add(letter);
+    await index.discard(letter.jobId, letter.deadline);
+    await index.discard(letter.jobId, letter.deadline);
+    expect(await listed()).toEqual([]);
+    expect(await index.get(letter.jobId)).toBeUndefined();
+    expect(Math.abs((await ttl()) - expected)).toBeLessThan(30_000);
+  });
+
+  test.each([null, 'someday'])('and has the deadline %j leaves the list and is not known', async (deadline) => {
+    await index.add(summary('a'));
+    await index.discard(`${APP_ID}-a`, deadline);
+    expect(await listed()).toEqual([]);
+    expect(await ttl()).toBe(-2);
+  });
+
+  test('stays listed, and is not known, while a full Redis takes no note', async () => {
+    await using own = await openOwnRedis({ appendOnly: false });
+    const config = { url: new Secret(own.url), prefix: '{x}', sentinelMaster: '' };
+    const redis = connectRedis(config, 'patient', 'test', () => undefined);
+    const full = createDeadLetterIndex(redis, redisKeys('{x}'), clock.now);
+    try {
+      await full.add(summary('a'));
+      await redis.config('SET', 'maxmemory', '1');
+      await expect(full.discard(`${APP_ID}-a`, iso(clock.now()))).rejects.toThrow();
+      expect(await full.count()).toBe(1);
+    } finally {
+      await closeRedis(redis);
+    }
+  });
+});
+
 test('adding twice is one letter, the later one', async () => {
   await index.add(summary('a', { attempts: 1 }));
   clock.advance(DAY);

@@ -225,6 +225,48 @@ describe('a media that dies again after a replay', () => {
   });
 });
 
+describe('a media that dies again although it was discarded', () => {
+  const discarded = { at: '', by: 'operator', reason: 'a reason' };
+
+  async function discardedOnce(fields: Partial<DeadLetter>): Promise<DeadLetter> {
+    const first = letterOf(2, fields);
+    await deadLetters.bury(id, key, first, never);
+    await deadLetters.discard(id, key, first, BY, never);
+    discarded.at = iso(clock.now());
+    clock.advance(60 * MINUTE);
+    return first;
+  }
+
+  test('stays discarded, with both lives on record, and is not listed', async () => {
+    const first = await discardedOnce({ deadline: iso(clock.now() + 60 * MINUTE) });
+    const second = letterOf(1, { deadline: first.deadline });
+    for (let n = 0; n < 2; n += 1) expect(await deadLetters.bury(id, key, second, never)).toBeUndefined();
+    const attempts = [...first.attempts, ...second.attempts];
+    expect(await document()).toEqual({
+      ...second,
+      status: 'discarded',
+      discarded,
+      attempts,
+      firstAttemptAt: first.firstAttemptAt,
+    });
+    expect(await index.count()).toBe(0);
+    expect(await corner.redis.exists(corner.keys.discarded(id))).toBe(1);
+  });
+
+  test('is open again where another payload that is no job has come under its id, and remembers the discard', async () => {
+    await discardedOnce({ reason: 'job-invalid' });
+    await deadLetters.bury(id, key, letterOf(0, { reason: 'job-invalid' }), never);
+    expect(await document()).toMatchObject({ status: 'open', discarded });
+    expect(await index.count()).toBe(1);
+  });
+
+  test('keeps who discarded it first and why', async () => {
+    await discardedOnce({});
+    await deadLetters.discard(id, key, await document(), { by: 'another', reason: 'again' }, never);
+    expect(await document()).toMatchObject({ status: 'discarded', discarded });
+  });
+});
+
 describe('the rest of the story', () => {
   let letter: DeadLetter;
 
@@ -271,7 +313,7 @@ describe('the rest of the story', () => {
       expect(await document()).toEqual(letter);
       expect(await index.count()).toBe(1);
 
-      await expect(step(broken({ list: { remove: crash } }))).rejects.toThrow('the worker died');
+      await expect(step(broken({ list: { remove: crash, discard: crash } }))).rejects.toThrow('the worker died');
       expect(await document()).toMatchObject({ status });
       expect(await index.count()).toBe(1);
 

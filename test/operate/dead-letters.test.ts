@@ -342,6 +342,30 @@ describe('discard', () => {
     expect(await listed()).toEqual([]);
   });
 
+  test('is final: the media that is handed in again is known, also after Redis was lost, and nobody replays it', async () => {
+    const job = recentJob();
+    await bury(job, { deadline: iso(Date.now() + DAY) });
+    await deadLetters('discard', '--all', '--note', 'devtools');
+    const input = `${JSON.stringify(job)}\n`;
+    const push = (): Promise<CommandResult> => stack.command(['enqueue', '--file', '-', '--json'], { input });
+    expect((await push()).rows()).toEqual([{ accepted: 0, duplicates: 1, rejected: 0 }]);
+    await stack.redis.del(stack.queue.keys.discarded(mediaJobId(job)));
+    await deadLetters('rebuild');
+    expect((await push()).rows()).toEqual([{ accepted: 0, duplicates: 1, rejected: 0 }]);
+    expect((await deadLetters('replay', '--all', '--json')).rows()).toMatchObject([{ matched: 0 }]);
+    expect(await isQueued(job)).toBe(false);
+    expect(await letter(job)).toMatchObject({ status: 'discarded' });
+  });
+
+  test('of what is listed but has no letter is final too', async () => {
+    const job = recentJob();
+    await bury(job, { deadline: iso(Date.now() + DAY) });
+    await remove(deadLetterKey(job));
+    expect((await deadLetters('discard', '--all', '--json')).rows()).toMatchObject([{ discarded: 1, failed: 0 }]);
+    expect(await listed()).toEqual([]);
+    expect(await stack.queue.door.admit([job])).toMatchObject({ duplicates: 1 });
+  });
+
   test('leaves the letter in the bucket', async () => {
     const job = recentJob();
     const buried = await bury(job);

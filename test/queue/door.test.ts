@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createDeadLetterIndex } from '../../src/dead-letter/dead-letter-index.ts';
 import { startRedisServer } from '../../src/demo/redis-server.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { type OpenIdPolicy, pseudonymOf } from '../../src/media/open-id.ts';
@@ -11,7 +12,7 @@ import { type Lane, type Lanes, laneOf, openLanes } from '../../src/queue/lane.t
 import { closeRedis, connectRedis, type RedisClient, untilReady } from '../../src/redis/connect.ts';
 import { redisKeys } from '../../src/redis/keys.ts';
 import { Secret } from '../../src/secret.ts';
-import { HOUR, MINUTE } from '../../src/time.ts';
+import { HOUR, iso, MINUTE } from '../../src/time.ts';
 import { testClock } from '../support/clock.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
 import { redisExecutable, takeOne, testDoor, testLanes } from '../support/queue.ts';
@@ -111,6 +112,13 @@ describe('a second push of a media', () => {
   test('that is a dead letter does nothing', async () => {
     await corner.redis.zadd(corner.keys.deadByTime, clock.now(), mediaJobId(job));
     await lane.fail(await takeOne(lane), 'media-expired');
+    await pushAgain();
+  });
+
+  test('that was discarded does nothing', async () => {
+    const index = createDeadLetterIndex(corner.redis, corner.keys, clock.now);
+    await index.discard(mediaJobId(job), iso(clock.now() + HOUR));
+    await lane.fail(await takeOne(lane), 'invalid-media-id');
     await pushAgain();
   });
 
