@@ -10,6 +10,7 @@ import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
 import { FAILURES } from '../src/failure.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
+import { judgeHealth } from '../src/operate/health.ts';
 import { type HealthServer, startHealthServer } from '../src/operate/health-server.ts';
 import { logJobEvent } from '../src/operate/job-log.ts';
 import { createMetrics } from '../src/operate/metrics.ts';
@@ -28,6 +29,7 @@ import { createThroughput } from '../src/queue/throughput.ts';
 import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
+import { takePulse } from '../src/redis/pulse.ts';
 import { readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
 import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
@@ -43,8 +45,6 @@ import { createHttpPool } from '../src/weixin/http.ts';
 import { createVideoDownloader } from '../src/weixin/video-url.ts';
 import { createWeixinClient } from '../src/weixin/weixin-client.ts';
 
-/** A worker whose loop has not come round for so long is stuck. */
-const STUCK_MS = 60 * SECOND;
 const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
 const REDIS_REMINDER_MS = 10 * SECOND;
 const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
@@ -89,6 +89,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const clock = createFleetClock(redis, elapsed, Date.now);
   const { now } = clock;
   const keys = redisKeys(config.redis.prefix);
+  const pulse = takePulse(redis, keys, elapsed);
   const rescueEveryMs = worker.lockMs / 2;
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs, now });
   const gates = createGates(redis, keys, now, elapsed, random);
@@ -195,10 +196,13 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
   try {
     health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
-      unhealthy: () =>
-        ready && elapsed() - dispatcher.lastTurnAt > STUCK_MS ? 'the worker is stuck: no turn for a minute' : undefined,
-      unready: () =>
-        !ready ? 'starting or stopping' : redis.status === 'ready' ? undefined : 'Redis is not connected',
+      ...judgeHealth({
+        working: () => ready,
+        connected: () => redis.status === 'ready',
+        pulse,
+        lastTurnAt: () => dispatcher.lastTurnAt,
+        elapsed,
+      }),
       metrics: () => metrics.render(),
     }).catch((error: unknown) => {
       const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
@@ -237,6 +241,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     if (!stop.aborted) throw error;
   } finally {
     clearInterval(beat);
+    pulse.stop();
     locks.stop();
     await within(CLOSE_TIMEOUT_MS, Promise.all([throughput.flush(), fleet.leave(workerId)]));
     await within(CLOSE_TIMEOUT_MS, Promise.all([http.close(), videos.close(), health?.close(), lanes.close()]));

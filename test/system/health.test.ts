@@ -73,6 +73,21 @@ test('a worker is alive from its start, ready once it works, and not while Redis
   expect(await worker.exited).toBe(143);
 });
 
+test('a worker whose Redis is frozen is not ready, and need not be restarted', async () => {
+  await using stack = await openStack({ ownRedis: true });
+  const worker = stack.worker();
+  await worker.said('worker started');
+  const base = healthUrl(worker);
+  expect(await untilReadiness(base, 200)).toBe('ok\n');
+  stack.redisServer().process.kill('SIGSTOP');
+  // The connection stands all the while.
+  expect(await untilReadiness(base, 503)).toBe('Redis does not answer\n');
+  expect(await ask(`${base}/healthz`)).toEqual({ status: 200, text: 'ok\n' });
+  stack.redisServer().process.kill('SIGCONT');
+  expect(await untilReadiness(base, 200)).toBe('ok\n');
+  await worker.stop(0);
+});
+
 test('every metric of the contract is served, with the labels and the numbers of what has happened', async () => {
   await using stack = await openStackOfTwoApps();
   const worker = stack.worker();
