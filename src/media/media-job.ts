@@ -7,6 +7,11 @@ const MAX_CLOCK_SKEW_MS = 10 * MINUTE;
 
 export const appIdSchema = z.string().regex(/^wx[0-9a-f]{16}$/, 'an appId is "wx" and 16 hexadecimal digits');
 
+/** Other renderings of one media that WeChat has. */
+export const MEDIA_VARIANTS = ['hd-voice'] as const;
+
+export type MediaVariant = (typeof MEDIA_VARIANTS)[number];
+
 export const mediaIdSchema = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,256}$/, 'a media_id is 1 to 256 characters of A-Z, a-z, 0-9, "_" and "-"');
@@ -23,7 +28,7 @@ export const mediaJobSchema = z.strictObject({
   mediaId: mediaIdSchema,
   kind: z.enum(MEDIA_KINDS).optional(),
   receivedAt: z.iso.datetime({ error: 'an ISO-8601 time in UTC such as 2026-01-31T12:00:00Z' }),
-  variant: z.enum(['hd-voice']).optional(),
+  variant: z.enum(MEDIA_VARIANTS).optional(),
   source: z
     .strictObject({ messageId: z.string().min(1).max(128).optional(), openId: z.string().min(1).max(128).optional() })
     .optional(),

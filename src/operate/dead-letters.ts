@@ -2,15 +2,20 @@ import type { Config, ConfigWithStore } from '../config.ts';
 import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, type Failure, FailureError } from '../failure.ts';
-import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
+import { type MediaVariant, mediaJobId, parseMediaJob } from '../media/media-job.ts';
 import { laneOf } from '../queue/lane.ts';
 import { replay, type SkipReason } from '../queue/replay.ts';
 import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
 import { CommandError, EXIT } from './command-error.ts';
-import { findDeadLetterKey } from './find-dead-letter.ts';
+import { findDeadLetterKeys } from './find-dead-letter.ts';
+import { checkAppId, mediaNames, variantOf, wrongMediaId } from './media-name.ts';
+import { instant, letterText, titleOf } from './media-story.ts';
 import { type OpenQueue, openQueue, openStore } from './open-queue.ts';
 import { type Output, table } from './output.ts';
 import { steadyPace } from './steady-pace.ts';
+
+/** The app of a letter that came out of the inbox and names none. */
+const NO_APP = 'unknown';
 
 /** What `replay` and `discard` share: whom they concern, and who does it. */
 export interface MassOptions {
@@ -32,46 +37,67 @@ export async function listDeadLetters(config: Config, filter: DeadLetterFilter, 
   await using queue = await openQueue(config);
   const rows: DeadLetterSummary[] = [];
   for await (const summary of queue.deadLetterIndex.list(filter)) {
-    if (output.json) output.result(summary, () => '');
+    if (output.json) output.result({ ...summary, ...variantFact(summary) }, () => '');
     else rows.push(summary);
   }
   if (output.json) return EXIT.done;
-  const cells = rows.map(({ diedAt, appId, mediaId, reason, errcode, attempts }) => [
-    diedAt,
-    appId,
-    mediaId,
-    reason,
-    errcode ?? '-',
-    attempts,
+  const withVariants = rows.some((summary) => variantOf(summary.jobId, summary) !== undefined);
+  const more = (cell: string): string[] => (withVariants ? [cell] : []);
+  // The media_id last: it is long, and a narrow terminal breaks the line there.
+  const cells = rows.map((summary) => [
+    instant(summary.diedAt),
+    summary.appId,
+    summary.reason,
+    summary.errcode ?? '-',
+    summary.attempts,
+    ...more(variantOf(summary.jobId, summary) ?? ''),
+    summary.mediaId,
   ]);
   output.result({}, () =>
     rows.length === 0
       ? 'no open dead letters'
-      : table(['died at', 'app', 'media', 'reason', 'errcode', 'attempts'], cells),
+      : table(['died at', 'app', 'reason', 'errcode', 'attempts', ...more('variant'), 'media'], cells),
   );
   return EXIT.done;
 }
 
-/** `dead-letters show <appId> <mediaId>`: the whole letter. Exit 1 when there is none. */
+function variantFact(summary: DeadLetterSummary): { variant?: MediaVariant } {
+  const variant = variantOf(summary.jobId, summary);
+  return variant === undefined ? {} : { variant };
+}
+
+/** `dead-letters show <appId> <mediaId>`: the whole letter, of each variant. Exit 1 when there is none. */
 export async function showDeadLetter(
   config: ConfigWithStore,
   appId: string,
-  mediaId: string,
+  text: string,
   output: Output,
 ): Promise<number> {
+  if (appId !== NO_APP) checkAppId(appId);
+  const names = mediaNames(appId, text);
   await using queue = await openQueue(config);
   using opened = openStore(config.store, queue.deadLetterIndex);
   const signal = AbortSignal.timeout(60_000);
-  const key = await findDeadLetterKey(queue.deadLetterIndex, opened.store, appId, mediaId, signal);
-  const letter = key === undefined ? undefined : await opened.deadLetters.read(key, signal);
-  if (letter?.ok === false)
-    throw new CommandError(`the letter can't be read: ${letter.failure.code} (${FAILURES[letter.failure.code].hint})`);
-  if (letter?.value === undefined) throw new CommandError(`there is no dead letter of ${appId} ${mediaId}`);
-  const { value } = letter;
-  output.result(
-    { key, ...value },
-    () => `${JSON.stringify({ key, ...value }, null, 2)}\n${FAILURES[value.reason].hint}`,
-  );
+  // What was no MediaJob goes by the id that it had in the queue, whatever that is.
+  const jobIds = [...names.map(mediaJobId), text];
+  const listed = await Promise.all(jobIds.map((jobId) => queue.deadLetterIndex.get(jobId)));
+  let keys = listed.flatMap((summary) => (summary?.appId === appId ? summary.key : []));
+  if (keys.length === 0 && names.length === 0 && appId !== NO_APP) throw wrongMediaId(text);
+  if (keys.length === 0) keys = await findDeadLetterKeys(opened.store, names, signal);
+  let shown = 0;
+  for (const key of keys) {
+    const letter = await opened.deadLetters.read(key, signal);
+    if (!letter.ok) {
+      const { code } = letter.failure;
+      throw new CommandError(`the letter can't be read: ${code} (${FAILURES[code].hint})`);
+    }
+    const { value } = letter;
+    if (value === undefined) continue;
+    const gap = shown === 0 ? '' : '\n';
+    output.result({ key, ...value }, () => gap + letterText(key, value, Date.now()));
+    shown += 1;
+  }
+  if (shown === 0) throw new CommandError(`there is no dead letter of ${appId} ${text}`);
   return EXIT.done;
 }
 
@@ -94,6 +120,7 @@ export async function replayDeadLetters(
   for (const summary of chosen) {
     if (!dryRun) await pace();
     const { appId, mediaId } = summary;
+    const named = { appId, mediaId, ...variantFact(summary) };
     const done = await replay(
       parts,
       summary,
@@ -101,13 +128,14 @@ export async function replayDeadLetters(
       AbortSignal.timeout(60_000),
     );
     progress.advance(1);
-    if (done.outcome === 'replayed') replayed += 1;
-    else if (done.outcome === 'failed') {
+    if (done.outcome === 'replayed') {
+      replayed += 1;
+    } else if (done.outcome === 'failed') {
       failed += 1;
-      output.result({ appId, mediaId, ...done }, () => `${appId} ${mediaId}: ${done.failure.code}`);
+      output.result({ ...named, ...done }, () => `${titleOf(named)}: ${done.failure.code}`);
     } else {
       skipped[done.why] = (skipped[done.why] ?? 0) + 1;
-      output.result({ appId, mediaId, ...done }, () => `${appId} ${mediaId}: skipped, ${SKIPPED[done.why]}`);
+      output.result({ ...named, ...done }, () => `${titleOf(named)}: skipped, ${SKIPPED[done.why]}`);
     }
   }
   progress.stop();
@@ -140,7 +168,9 @@ export async function discardDeadLetters(
   using progress = output.progress('discard', chosen.length);
   let discarded = 0;
   let failed = 0;
-  for (const { jobId, key, appId, mediaId, deadline } of chosen) {
+  for (const summary of chosen) {
+    const { jobId, key, appId, mediaId, deadline } = summary;
+    const named = { appId, mediaId, ...variantFact(summary) };
     const signal = AbortSignal.timeout(60_000);
     progress.advance(1);
     if (options.dryRun) {
@@ -159,10 +189,7 @@ export async function discardDeadLetters(
     if (trouble === undefined) discarded += 1;
     else {
       failed += 1;
-      output.result(
-        { appId, mediaId, outcome: 'failed', failure: trouble },
-        () => `${appId} ${mediaId}: ${trouble.code}`,
-      );
+      output.result({ ...named, outcome: 'failed', failure: trouble }, () => `${titleOf(named)}: ${trouble.code}`);
     }
   }
   progress.stop();

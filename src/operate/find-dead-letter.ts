@@ -1,26 +1,23 @@
-import type { DeadLetterIndex } from '../dead-letter/dead-letter-index.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
 import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
+import type { MediaName } from './media-name.ts';
 
 /**
- * Returns the key of a media's dead letter: from the index, else by looking through the bucket, since letters that are no
- * longer open are not in the index.
+ * Looks through the bucket for the letters of an app's media: those that are no longer open are not listed elsewhere.
+ * Returns the newest key of each. @throws FailureError
  */
-export async function findDeadLetterKey(
-  index: DeadLetterIndex,
+export async function findDeadLetterKeys(
   store: ArchiveStore,
-  appId: string,
-  mediaId: string,
+  names: readonly MediaName[],
   signal: AbortSignal,
-): Promise<string | undefined> {
-  // What was no MediaJob goes by the id that it had in the queue.
-  for (const jobId of [`${appId}-${mediaId}`, mediaId]) {
-    const summary = await index.get(jobId);
-    if (summary?.appId === appId) return summary.key;
+): Promise<string[]> {
+  const files = names.map(({ mediaId, variant }) => (variant === undefined ? mediaId : `${mediaId}.${variant}`));
+  const newest = new Map<string, string>();
+  for (const appId of new Set(names.map((name) => name.appId))) {
+    for await (const { key } of store.list(`${DEAD_LETTER_PREFIX}app=${appId}/`, signal)) {
+      const file = files.find((wanted) => key.endsWith(`/${wanted}.json`));
+      if (file !== undefined) newest.set(file, key);
+    }
   }
-  let newest: string | undefined;
-  for await (const { key } of store.list(`${DEAD_LETTER_PREFIX}app=${appId}/`, signal)) {
-    if (key.endsWith(`/${mediaId}.json`)) newest = key;
-  }
-  return newest;
+  return [...newest.values()];
 }

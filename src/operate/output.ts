@@ -53,14 +53,16 @@ const SILENT: Progress = {
   [Symbol.dispose]: () => undefined,
 };
 
-/** Lays rows out in columns, without a frame. */
+/** Lays rows out in columns, without a frame; columns of numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
   const none = '';
   const chars = { top: none, 'top-mid': none, 'top-left': none, 'top-right': none, bottom: none, 'bottom-mid': none };
   const more = { 'bottom-left': none, 'bottom-right': none, left: none, 'left-mid': none, mid: none, 'mid-mid': none };
   const last = { right: none, 'right-mid': none, middle: '  ' };
+  const isNumeric = (column: number): boolean => rows.every((row) => NUMERIC.test(String(row[column] ?? '-')));
   const layout = new Table({
     head: [...head],
+    colAligns: head.map((_, column) => (isNumeric(column) ? 'right' : 'left')),
     chars: { ...chars, ...more, ...last },
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
   });
@@ -70,6 +72,44 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
     .split('\n')
     .map((line) => line.trimEnd())
     .join('\n');
+}
+
+/** A number, with its unit where it has one; or nothing in the place of a number. */
+const NUMERIC = /^(-|-?\d+(\.\d+)?( [A-Za-z]+)?)$/;
+
+/** Text for people is kept this wide where it can be broken: a terminal of the usual width, and a blank. */
+const TEXT_WIDTH = 79;
+
+/** A label and its lines. Those that are `undefined` are left out, and the label with them when none is left. */
+export type Field = readonly [label: string, ...lines: readonly (string | undefined)[]];
+
+/** Lays fields out under each other: labels on the left, their lines on the right, long lines broken between words. */
+export function fields(all: readonly Field[]): string {
+  const shown = all
+    .map(([label, ...lines]) => ({ label, lines: lines.filter((line) => line !== undefined) }))
+    .filter(({ lines }) => lines.length > 0);
+  const indent = Math.max(0, ...shown.map(({ label }) => label.length)) + 2;
+  return shown
+    .flatMap(({ label, lines }) =>
+      lines
+        .flatMap((line) => wrapped(line, TEXT_WIDTH - indent))
+        .map((line, index) => (index === 0 ? label : '').padEnd(indent) + line),
+    )
+    .join('\n');
+}
+
+/** Breaks a line between words. What has no blank, such as a key, is left whole: it is there to be copied. */
+export function wrapped(line: string, width = TEXT_WIDTH): string[] {
+  const lines: string[] = [];
+  let current = '';
+  for (const word of line.split(' ')) {
+    const longer = current === '' ? word : `${current} ${word}`;
+    if (current !== '' && longer.length > width) {
+      lines.push(current);
+      current = word;
+    } else current = longer;
+  }
+  return [...lines, current];
 }
 
 /** A length of time for people: `3 d 2 h`, `12 min`, `40 s`. */

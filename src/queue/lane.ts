@@ -52,6 +52,15 @@ export interface TakenJob {
 /** A job, or when the next delayed one is due (`undefined`: none is). */
 export type Taken = { readonly job: TakenJob } | { readonly job?: undefined; readonly nextAt: number | undefined };
 
+/** A job as anybody may look at it. */
+export interface PeekedJob {
+  readonly state: string;
+  readonly data: string;
+  readonly starts: number;
+  /** When a delayed one is due, as a Unix time in milliseconds; `undefined` for others. */
+  readonly dueAt: number | undefined;
+}
+
 export interface NewJob {
   readonly id: string;
   readonly data: unknown;
@@ -101,7 +110,7 @@ export interface Lane {
   /** The ready job of the highest priority, by its priority; `undefined` when none is ready. */
   firstPriority(): Promise<number | undefined>;
   /** Reads a job wherever it is in the lane. */
-  peek(id: string): Promise<{ readonly state: string; readonly data: string; readonly starts: number } | undefined>;
+  peek(id: string): Promise<PeekedJob | undefined>;
   /**
    * The lowest priority among the jobs that Redis keeps in another order: those delayed, and those rescued; `undefined`
    * when there is none. Looks at each, in pages between which Redis serves others; jobs that move meanwhile may be missed.
@@ -318,10 +327,14 @@ function openLane(
     },
 
     peek: async (id) => {
-      const [json, state] = await Promise.all([backend.getJobData(id), backend.getState(id)]);
-      return json === undefined
-        ? undefined
-        : { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0) };
+      const [json, state, due] = await Promise.all([
+        backend.getJobData(id),
+        backend.getState(id),
+        redis.zscore(backend.toKey('delayed'), id),
+      ]);
+      if (json === undefined) return undefined;
+      const dueAt = due === null ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT);
+      return { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0), dueAt };
     },
 
     lowestUnordered: async () => {

@@ -133,12 +133,38 @@ describe('list', () => {
       deadLetters('list', '--since', '1min', '--json'),
     ]);
     const [head, ...rows] = table.stdout.trimEnd().split('\n');
-    expect(head).toMatch(/^died at +app +media +reason +errcode +attempts$/);
-    expect(rows.map((row) => row.split(/ +/)[2])).toEqual(['a', 'b', 'c']);
-    expect(rows[1]).toMatch(/media-too-large +- +1$/);
+    expect(head).toMatch(/^died at +app +reason +errcode +attempts +media$/);
+    expect(rows.map((row) => row.split(/ +/).at(-1))).toEqual(['a', 'b', 'c']);
+    expect(rows[1]).toMatch(/ media-too-large +- +1 +b$/);
     expect(empty).toMatchObject({ code: 0, stdout: 'no open dead letters\n' });
     expect(emptyJson).toMatchObject({ code: 0, stdout: '' });
   });
+});
+
+test('a variant is listed as such, and shown by its media_id', async () => {
+  const job = recentJob({ mediaId: 'voice', variant: 'hd-voice' });
+  const buried = await bury(job);
+  await bury(recentJob({ mediaId: 'image' }));
+  const [json, text, shown] = await Promise.all([
+    deadLetters('list', '--json'),
+    deadLetters('list'),
+    deadLetters('show', APP_ID, 'voice', '--json'),
+  ]);
+  expect(json.rows().map(({ mediaId, variant }) => [mediaId, variant])).toEqual([
+    ['voice', 'hd-voice'],
+    ['image', undefined],
+  ]);
+  expect(text.stdout).toMatch(/^died at .+ variant +media\n.+ hd-voice +voice\n.+ image\n$/);
+  expect(shown.rows()).toEqual([{ key: deadLetterKey(job), ...buried }]);
+
+  await bury({ ...job, variant: undefined } as unknown as MediaJob);
+  expect((await deadLetters('show', APP_ID, 'voice', '--json')).rows()).toHaveLength(2);
+  await deadLetters('discard', '--all');
+  expect((await deadLetters('show', APP_ID, 'voice', '--json')).rows()).toMatchObject([
+    { status: 'discarded' },
+    { status: 'discarded' },
+  ]);
+  expect((await deadLetters('show', APP_ID, 'voice.hd-voice', '--json')).rows()).toHaveLength(1);
 });
 
 test.each([
@@ -170,9 +196,22 @@ describe('show', () => {
     ]);
     expect(json).toMatchObject({ code: 0, stderr: '' });
     expect(json.rows()).toEqual([{ key: deadLetterKey(job), ...buried }]);
-    expect(text.stdout).toContain('WeChat does not know this media_id');
+    expect(text.stdout).not.toMatch(/[{}]/);
+    expect(text.stdout).toMatch(/^reason +invalid-media-id \(40007\)\n +WeChat does not know this media_id/m);
+    expect(text.stdout).toMatch(/^at +took +failure +errcode\n\S+Z +3 ms +invalid-media-id +40007$/m);
+    expect(text.stdout).toContain(`letter    ${deadLetterKey(job)}\n`);
     expect(none).toMatchObject({ code: 1, stdout: '' });
     expect(none.stderr).toContain(`there is no dead letter of ${APP_ID} unknown`);
+  });
+
+  test.each([
+    ['wrong', 'abc', 'is no appId'],
+    ['wrong', 'x y', 'is no appId'],
+    [APP_ID, 'x y', 'is no media_id'],
+  ])('of %j %j is wrong usage', async (appId, mediaId, said) => {
+    const { code, stdout, stderr } = await deadLetters('show', appId, mediaId);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).toContain(said);
   });
 
   test('finds a letter that is no longer listed', async () => {
@@ -196,6 +235,10 @@ describe('show', () => {
     const result = await deadLetters('show', 'unknown', 'id-7', '--json');
     expect(result.code).toBe(0);
     expect(result.rows()[0]).toMatchObject({ key, job: 7 });
+    expect((await deadLetters('show', 'unknown', 'id-7')).stdout).toMatch(/^payload +7$/m);
+    // The id in the queue may be anything.
+    await stack.opened.deadLetters.bury('x y', `${key}2`, { ...buried, appId: APP_ID, mediaId: 'x y' }, never);
+    expect((await deadLetters('show', APP_ID, 'x y', '--json')).rows()).toMatchObject([{ mediaId: 'x y' }]);
   });
 
   test('of a letter that somebody has broken says that there is none', async () => {

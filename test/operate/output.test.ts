@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { byteCount, createOutput, duration, type Output, table } from '../../src/operate/output.ts';
+import { byteCount, createOutput, duration, fields, type Output, table, wrapped } from '../../src/operate/output.ts';
 
 function outputOf(json: boolean): { output: Output; stdout: () => string; stderr: () => string } {
   const texts = { stdout: '', stderr: '' };
@@ -39,16 +39,44 @@ test('remarks go to stderr, and progress is shown on a terminal only', async () 
   expect(stderr()).toBe('a remark\n');
 });
 
-test('a table has its columns under each other and no blanks at the end', () => {
-  expect(
-    table(
-      ['app', 'n'],
-      [
-        ['a long name', 1],
-        ['图', 22],
-      ],
-    ).split('\n'),
-  ).toEqual(['app          n', 'a long name  1', '图           22']);
+test('a table has its columns under each other, numbers to the right, and no blanks at the end', () => {
+  const rows = [
+    ['a long name', 1, '1.0 KiB', 'x'],
+    ['图', 22, '-', ''],
+  ];
+  expect(table(['app', 'n', 'bytes', 'why'], rows).split('\n')).toEqual([
+    'app           n    bytes  why',
+    'a long name   1  1.0 KiB  x',
+    '图           22        -',
+  ]);
+});
+
+describe('fields', () => {
+  test('are labels with their lines; what is not known is left out', () => {
+    const text = fields([
+      ['state', 'dead'],
+      ['kind', undefined],
+      ['a long label', 'one', undefined, 'two'],
+    ]);
+    expect(text.split('\n')).toEqual(['state         dead', 'a long label  one', '              two']);
+    expect(fields([['kind', undefined]])).toBe('');
+  });
+
+  test('are broken between words, and hold what has none whole, to be copied', () => {
+    const key = 'x'.repeat(100);
+    const lines = fields([['why', 'many words '.repeat(20).trim(), key]]).split('\n');
+    expect(lines.length).toBeGreaterThan(3);
+    for (const line of lines.slice(0, -1)) expect(line.length).toBeLessThan(80);
+    expect(lines.at(-1)).toBe(`     ${key}`);
+  });
+
+  test('keep every word in its order, whatever the text', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.integer({ min: 1, max: 100 }), (text, width) => {
+        expect(wrapped(text, width).join(' ')).toBe(text);
+      }),
+    );
+  });
 });
 
 describe('a length of time', () => {

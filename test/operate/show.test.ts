@@ -1,5 +1,7 @@
 import { DeleteObjectCommand } from '@aws-sdk/client-s3';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
+import { freePort } from '../../src/demo/redis-server.ts';
 import type { MediaJob } from '../../src/media/media-job.ts';
 import { mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
@@ -49,7 +51,16 @@ test('a media that waits has its deadline and history', async () => {
     attempts: [],
   });
   const text = await stack.command(['show', APP_ID, '--', job.mediaId]);
-  expect(text.stdout.split('\n')).toContain('state: waiting');
+  expect(text.stdout.split('\n')).toEqual([
+    `${APP_ID} ${job.mediaId}`,
+    'state     waiting',
+    expect.stringMatching(/^deadline {2}\S+Z \(2 d 2\d h left\)$/),
+    `received  ${job.receivedAt.replace(/\.\d+/, '')}`,
+    'kind      image',
+    '',
+    'no failed attempt',
+    '',
+  ]);
 });
 
 test('a media that runs or is delayed says so, with what has failed', async () => {
@@ -65,9 +76,36 @@ test('a media that runs or is delayed says so, with what has failed', async () =
       continue;
     }
     expect(await shown(job.mediaId)).toMatchObject({ state: 'running' });
-    const attempts = [{ at: iso(Date.now()), durationMs: 7, failure: 'weixin-busy', errcode: -1 }];
-    await lane.delay(taken, { ...job, ledger: { attempts } }, Date.now() + HOUR);
-    expect(await shown(job.mediaId)).toMatchObject({ state: 'delayed', attempts });
+    const attempts = [
+      { at: iso(Date.now() - HOUR), durationMs: 7, failure: 'weixin-timeout' },
+      {
+        at: iso(Date.now()),
+        durationMs: 1_260,
+        failure: 'weixin-busy',
+        errcode: -1,
+        errmsg: 'system error',
+        rid: 'r-1',
+      },
+    ];
+    const nextTryAt = iso(Date.now() + HOUR);
+    await lane.delay(taken, { ...job, ledger: { attempts } }, Date.parse(nextTryAt));
+    await stack.queue.gates.close(APP_ID, 'ip-not-allowed', {
+      code: 'ip-not-allowed',
+      errcode: 40164,
+      errmsg: '1.2.3.4',
+    });
+    const found = await shown(job.mediaId);
+    expect(found).toMatchObject({ state: 'delayed', attempts, nextTryAt, gate: { reason: 'ip-not-allowed' } });
+    const { stdout } = await stack.command(['show', APP_ID, '--', job.mediaId]);
+    await stack.queue.gates.open(APP_ID);
+    expect(stdout).toMatch(/^state +delayed, next try \S+Z \(in (1 h|59 min.*)\)$/m);
+    expect(stdout).toMatch(
+      /^gate +closed for \d s: ip-not-allowed \(40164 1\.2\.3\.4\)\n +The address that WeChat saw/m,
+    );
+    expect(stdout).toMatch(/^at +took +failure +errcode +rid$/m);
+    expect(stdout).toMatch(/^\S+Z +7 ms +weixin-timeout +- +-$/m);
+    expect(stdout).toMatch(/^\S+Z +1\.3 s +weixin-busy +-1 +r-1$/m);
+    expect(stdout).toContain('the last said: system error');
     return;
   }
 });
@@ -91,30 +129,93 @@ test('a media that is archived has its key and what the bucket says of it; one t
   expect(await shown(job.mediaId)).toEqual({ ...archived, missing: true });
 });
 
-test('a media that died is dead, from the bucket or from the list alone; once settled it says how', async () => {
-  const job = recentJob();
-  const letter = {
-    v: 1 as const,
+function letterOf(job: MediaJob): DeadLetter {
+  return {
+    v: 1,
     appId: APP_ID,
     mediaId: job.mediaId,
     job,
-    reason: 'media-expired' as const,
+    reason: 'media-expired',
     firstAttemptAt: null,
     diedAt: iso(Date.now()),
-    deadline: null,
+    deadline: iso(Date.now() + DAY),
     attempts: [],
-    status: 'open' as const,
+    status: 'open',
     replays: [],
   };
+}
+
+async function bury(job: MediaJob): Promise<DeadLetter> {
+  const letter = letterOf(job);
   await stack.opened.deadLetters.bury(mediaJobId(job), deadLetterKey(job), letter, never);
+  return letter;
+}
+
+test('a media that died is dead, from the bucket or from the list alone; once settled it says how', async () => {
+  const job = recentJob();
+  const letter = await bury(job);
   const [whole, bare] = await Promise.all([shown(job.mediaId), shown(job.mediaId, NO_BUCKET)]);
   expect(whole).toEqual({ state: 'dead', ...letter });
   expect(bare).toMatchObject({ state: 'dead', reason: 'media-expired', attempts: 0 });
 
   await stack.opened.deadLetters.discard(mediaJobId(job), deadLetterKey(job), letter, { by: 'x', reason: 'y' }, never);
   expect(await shown(job.mediaId)).toMatchObject({ state: 'discarded' });
+  expect(await shown(job.mediaId, NO_BUCKET)).toEqual({ appId: APP_ID, mediaId: job.mediaId, state: 'discarded' });
+  const { stdout } = await stack.command(['show', APP_ID, '--', job.mediaId]);
+  expect(stdout).toMatch(/^discarded +\S+Z by x: y$/m);
   await stack.opened.deadLetters.resolve(mediaJobId(job), deadLetterKey(job), 'media/x.jpg', never);
   expect(await shown(job.mediaId)).toMatchObject({ state: 'archived', archivedKey: 'media/x.jpg' });
+});
+
+describe('while the store is away', () => {
+  const away = async (): Promise<Environment> => ({ AWS_ENDPOINT_URL_S3: `http://127.0.0.1:${await freePort()}` });
+  const unasked = "the bucket can't be asked: store-unreachable (No answer from the S3 store.";
+
+  test('what the queue knows is told, and that the bucket can not be asked', async () => {
+    const [dead, discarded, archived, waiting] = [recentJob(), recentJob(), recentJob(), recentJob()];
+    await bury(dead);
+    const note = { by: 'x', reason: 'y' };
+    const letter = await bury(discarded);
+    await stack.opened.deadLetters.discard(mediaJobId(discarded), deadLetterKey(discarded), letter, note, never);
+    await stack.queue.markers.mark(mediaJobId(archived), { key: mediaKey(archived, 'jpg') }, Date.now());
+    await stack.queue.door.admit([waiting]);
+    const env = await away();
+    const [ofDead, ofDiscarded, ofArchived] = await Promise.all(
+      [dead, discarded, archived].map(({ mediaId }) => show(mediaId, env)),
+    );
+    for (const result of [ofDead, ofDiscarded, ofArchived])
+      expect(result).toMatchObject({ code: 0, stderr: expect.stringContaining(unasked) });
+    expect(ofDead?.rows()).toMatchObject([{ state: 'dead', reason: 'media-expired', key: deadLetterKey(dead) }]);
+    expect(ofDiscarded?.rows()).toMatchObject([{ state: 'discarded' }]);
+    expect(ofArchived?.rows()).toMatchObject([{ state: 'archived', key: mediaKey(archived, 'jpg') }]);
+    expect(await shown(waiting.mediaId, env)).toMatchObject({ state: 'waiting' });
+    const { stdout, stderr } = await stack.command(['show', APP_ID, '--', dead.mediaId], { env });
+    expect(stdout).toMatch(/^state +dead\n/m);
+    expect(stdout).toContain('Ask the sender again.');
+    expect(stderr).toContain(unasked);
+  });
+
+  test('of what the queue does not know nothing is claimed', async () => {
+    const result = await show('unknown', await away());
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/^store-unreachable/);
+  });
+});
+
+test('a variant is found under the media_id, and each is told for itself', async () => {
+  const voice = recentJob();
+  const hd: MediaJob = { ...voice, variant: 'hd-voice' };
+  await bury(hd);
+  expect(await shown(voice.mediaId)).toMatchObject({ state: 'dead', job: { variant: 'hd-voice' } });
+  await stack.queue.door.admit([voice]);
+  const both = await show(voice.mediaId);
+  expect(both.rows()).toMatchObject([
+    { state: 'waiting', mediaId: voice.mediaId },
+    { state: 'dead', mediaId: voice.mediaId, job: { variant: 'hd-voice' } },
+  ]);
+  expect(await shown(`${voice.mediaId}.hd-voice`, NO_BUCKET)).toMatchObject({ state: 'dead', variant: 'hd-voice' });
+  const { stdout } = await stack.command(['show', APP_ID, '--', voice.mediaId]);
+  expect(stdout).toContain(`\n\n${APP_ID} ${voice.mediaId} hd-voice\nstate `);
 });
 
 test('what nobody knows fails, and says where it has looked', async () => {
@@ -136,4 +237,10 @@ test.each(['a:b', 'wx1', ''])('%j is no app: wrong usage', async (appId) => {
   const { code, stdout, stderr } = await stack.command(['show', '--json', appId, 'abc']);
   expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
   expect(stderr).toContain('is no appId');
+});
+
+test.each(['bad/id!', 'x y', 'abc.hd-video', '.hd-voice'])('%j is no media: wrong usage', async (mediaId) => {
+  const { code, stdout, stderr } = await show(mediaId);
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+  expect(stderr).toContain('is no media_id');
 });
