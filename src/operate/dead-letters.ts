@@ -119,7 +119,7 @@ export async function replayDeadLetters(
   const parts = { ...queue, deadLetters: opened.deadLetters, mediaTtlMs: config.media.ttlMs, now: Date.now };
   for (const summary of chosen) {
     if (!dryRun) await pace();
-    const { appId, mediaId } = summary;
+    const { appId, mediaId, reason } = summary;
     const named = { appId, mediaId, ...variantFact(summary) };
     const done = await replay(
       parts,
@@ -130,6 +130,8 @@ export async function replayDeadLetters(
     progress.advance(1);
     if (done.outcome === 'replayed') {
       replayed += 1;
+      if (dryRun)
+        output.result({ ...named, outcome: 'would-replay' }, () => `${titleOf(named)}: would replay (${reason})`);
     } else if (done.outcome === 'failed') {
       failed += 1;
       output.result({ ...named, ...done }, () => `${titleOf(named)}: ${done.failure.code}`);
@@ -169,12 +171,13 @@ export async function discardDeadLetters(
   let discarded = 0;
   let failed = 0;
   for (const summary of chosen) {
-    const { jobId, key, appId, mediaId, deadline } = summary;
+    const { jobId, key, appId, mediaId, reason, deadline } = summary;
     const named = { appId, mediaId, ...variantFact(summary) };
     const signal = AbortSignal.timeout(60_000);
     progress.advance(1);
     if (options.dryRun) {
       discarded += 1;
+      output.result({ ...named, outcome: 'would-discard' }, () => `${titleOf(named)}: would discard (${reason})`);
       continue;
     }
     const letter = await opened.deadLetters.read(key, signal);

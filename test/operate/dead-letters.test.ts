@@ -145,10 +145,11 @@ test('a variant is listed as such, and shown by its media_id', async () => {
   const job = recentJob({ mediaId: 'voice', variant: 'hd-voice' });
   const buried = await bury(job);
   await bury(recentJob({ mediaId: 'image' }));
-  const [json, text, shown] = await Promise.all([
+  const [json, text, shown, replay] = await Promise.all([
     deadLetters('list', '--json'),
     deadLetters('list'),
     deadLetters('show', APP_ID, 'voice', '--json'),
+    deadLetters('replay', '--all', '--dry-run'),
   ]);
   expect(json.rows().map(({ mediaId, variant }) => [mediaId, variant])).toEqual([
     ['voice', 'hd-voice'],
@@ -156,6 +157,7 @@ test('a variant is listed as such, and shown by its media_id', async () => {
   ]);
   expect(text.stdout).toMatch(/^died at .+ variant +media\n.+ hd-voice +voice\n.+ image\n$/);
   expect(shown.rows()).toEqual([{ key: deadLetterKey(job), ...buried }]);
+  expect(replay.stdout).toContain(`${APP_ID} voice hd-voice: would replay (invalid-media-id)\n`);
 
   await bury({ ...job, variant: undefined } as unknown as MediaJob);
   expect((await deadLetters('show', APP_ID, 'voice', '--json')).rows()).toHaveLength(2);
@@ -267,7 +269,7 @@ describe.each(['replay', 'discard'])('%s', (command) => {
     expect(await letter(job)).toMatchObject({ status: 'open' });
   });
 
-  test('on trial counts and changes nothing', async () => {
+  test('on trial tells each, counts, and changes nothing', async () => {
     const jobs = [recentJob(), recentJob()];
     for (const job of jobs) await bury(job);
     const done = command === 'replay' ? { replayed: 2, skipped: {} } : { discarded: 2 };
@@ -275,8 +277,10 @@ describe.each(['replay', 'discard'])('%s', (command) => {
       deadLetters(command, '--all', '--dry-run', '--json'),
       deadLetters(command, '--app', APP_ID, '--dry-run'),
     ]);
-    expect(json.rows()).toEqual([{ dryRun: true, matched: 2, failed: 0, ...done }]);
-    expect(text).toMatchObject({ code: 0, stdout: `would ${command} 2 of 2\n` });
+    const rows = jobs.map(({ appId, mediaId }) => ({ appId, mediaId, outcome: `would-${command}` }));
+    expect(json.rows()).toEqual([...rows, { dryRun: true, matched: 2, failed: 0, ...done }]);
+    const lines = jobs.map(({ appId, mediaId }) => `${appId} ${mediaId}: would ${command} (invalid-media-id)\n`);
+    expect(text).toMatchObject({ code: 0, stdout: `${lines.join('')}would ${command} 2 of 2\n` });
     expect(await listed()).toHaveLength(2);
     for (const job of jobs) {
       expect(await letter(job)).toMatchObject({ status: 'open', replays: [] });
