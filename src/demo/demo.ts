@@ -1,10 +1,12 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import type { ChildProcess } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { orAbort } from '../abort.ts';
 import { type ConfigWithStore, loadConfig } from '../config.ts';
-import { stopOnSignals } from '../lifecycle.ts';
-import { EXIT } from '../operate/command-error.ts';
+import { CommandError, EXIT } from '../operate/command-error.ts';
 import { type OpenQueue, type OpenStore, openQueue, openStore } from '../operate/open-queue.ts';
 import { byteCount, type Output, table } from '../operate/output.ts';
 import { HEARTBEAT_MS } from '../queue/fleet.ts';
@@ -23,7 +25,10 @@ const WORKERS = 2;
 const ROTATE_AT_SHARE = 0.3;
 /** The embedded store takes any. */
 const EMBEDDED_CREDENTIALS = { accessKeyId: 'demo', secretAccessKey: new Secret('demo') };
-const TIMEOUT_MS = 90 * SECOND;
+/** For the archiving, and again for the counting and reading back. */
+const LIMIT_MS = 90 * SECOND;
+/** Workers that are idle end sooner; others have nothing to finish that the demo still wants. */
+const WORKER_GRACE_MS = 5 * SECOND;
 const POLL_MS = 100;
 /** The statistics in Redis reach back this far; the demo is over long before. */
 const COUNTED_MINUTES = 10;
@@ -33,52 +38,68 @@ interface DemoReport extends ScenarioNumbers {
   readonly seconds: number;
 }
 
+export interface DemoOptions {
+  /** Leaves everything running for a look, until Ctrl-C. */
+  readonly keep: boolean;
+  /** How long the archiving may take. Default 90 s. */
+  readonly limitMs?: number;
+}
+
 /**
  * `demo`: the whole line on one machine. A real redis-server, an embedded S3 server on a folder, a WeChat simulator and
  * two worker processes; some 300 media of all kinds, some of them in trouble.
  *
- * @param keep leaves everything running for a look, until Ctrl-C.
- * @returns 0 only if every number is what the scenario must give.
+ * Everything lies in a new folder under the system's temporary one. It stays after a report, and goes with whatever else
+ * was started when there is none.
+ *
+ * @returns 0 only if every number is what the scenario must give; 1 if not, also when the time is up; 128 and the number
+ * of the signal (130 for Ctrl-C) when it was interrupted.
  */
-export async function demo({ keep }: { readonly keep: boolean }, output: Output): Promise<number> {
-  const startedAt = performance.now();
-  const stop = stopOnSignals();
-  const folder = join(process.cwd(), '.demo');
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
+export async function demo({ keep, limitMs = LIMIT_MS }: DemoOptions, output: Output): Promise<number> {
+  const stop = stopOnInterruption();
+  try {
+    return await runDemo(keep, limitMs, stop.signal, output);
+  } catch (error) {
+    const { reason } = stop.signal;
+    if (!(reason instanceof Interruption)) throw error;
+    output.note(`interrupted by ${reason.signalName}: everything that was started has ended`);
+    return reason.exitCode;
+  } finally {
+    stop.release();
+  }
+}
 
-  await using parts = new AsyncDisposableStack();
-  const redis = parts.use(
-    await startRedisServer(await provideRedisServer(output.note), {
-      directory: join(folder, 'redis'),
-      appendOnly: true,
-    }),
-  );
-  const s3 = parts.use(await startEmbeddedS3(BUCKET, join(folder, 'archive')));
+async function runDemo(keep: boolean, limitMs: number, stop: AbortSignal, output: Output): Promise<number> {
+  const startedAt = performance.now();
+  const executable = await provideRedisServer(output.note);
+  await using folder = await temporaryFolder();
+  using children = killedAtExit();
+  await using redis = await startRedisServer(executable, { directory: join(folder.path, 'redis'), appendOnly: true });
+  children.add(redis.process);
+  await using s3 = await startEmbeddedS3(BUCKET, join(folder.path, 'archive'));
   const simulator = await startWeixinSimulator();
-  parts.defer(() => simulator.close());
+  await using _simulator = { [Symbol.asyncDispose]: () => simulator.close() };
   const scenario = prepareScenario(simulator);
 
-  const environment = await environmentOf(folder, redis, s3, simulator);
+  const environment = await environmentOf(folder.path, redis, s3, simulator);
   const config = loadConfig(environment, ['store', 'accounts']);
-  const queue = parts.use(await openQueue(config));
-  const opened = parts.use(openStore({ ...config.store, credentials: EMBEDDED_CREDENTIALS }, queue.deadLetterIndex));
-  const workers = Array.from({ length: WORKERS }, () => startWorkerProcess(environment));
-  parts.defer(async () => {
-    await Promise.all(workers.map((worker) => worker.stop()));
-  });
+  await using queue = await openQueue(config);
+  using opened = openStore({ ...config.store, credentials: EMBEDDED_CREDENTIALS }, queue.deadLetterIndex);
+  stop.throwIfAborted();
+  await using workers = startWorkers(environment);
+  for (const worker of workers.all) children.add(worker.process);
 
-  const admitted = await queue.door.admit(scenario.jobs);
-  const again = await queue.door.admit(scenario.again);
-  await untilDone(queue, config, scenario, simulator, workers, stop.signal, output);
+  const admitted = await orAbort(queue.door.admit(scenario.jobs), stop);
+  const again = await orAbort(queue.door.admit(scenario.again), stop);
+  const inTime = await untilDone(queue, config, scenario, simulator, workers.all, limitMs, stop, output);
   // What was enqueued twice is archived by now, and known at the door as well.
-  const late = await queue.door.admit(scenario.again);
+  const late = await orAbort(queue.door.admit(scenario.again), stop);
 
   // Workers write their counters when they stop, else with each heartbeat.
-  if (keep) await sleep(HEARTBEAT_MS + SECOND);
-  else await Promise.all(workers.map((worker) => worker.stop()));
+  if (keep) await sleep(HEARTBEAT_MS + SECOND, undefined, { signal: stop });
+  else await workers.stop();
   const seconds = Math.round((performance.now() - startedAt) / 100) / 10;
-  const counted = await countResults(queue, opened, scenario, output);
+  const counted = await countResults(queue, opened, scenario, stop, output);
   const report: DemoReport = {
     enqueued: admitted.accepted + again.accepted + late.accepted,
     duplicates: again.duplicates,
@@ -88,12 +109,81 @@ export async function demo({ keep }: { readonly keep: boolean }, output: Output)
   };
   const { seconds: _seconds, ...numbers } = report;
   const asExpected = isDeepStrictEqual(numbers, scenario.expected) && late.duplicates === scenario.again.length;
-  output.result(report, () => describe(report, scenario.expected, folder));
+  folder.keep();
+  output.result(report, () => describe(report, scenario.expected, folder.path, keep));
+  if (output.json) output.note(`everything lies in ${folder.path}`);
+  if (!inTime) output.note(`not done within ${limitMs / SECOND} s`);
   if (!asExpected) output.note(`not as expected: ${JSON.stringify(scenario.expected)}`);
 
-  if (keep) await keepRunning(environment, s3, output, stop.signal);
-  stop.release();
-  return asExpected ? EXIT.done : EXIT.failed;
+  if (keep) await keepRunning(folder.path, environment, s3, output, stop);
+  return asExpected && inTime ? EXIT.done : EXIT.failed;
+}
+
+/** The process was asked to stop before the demo was over. */
+class Interruption extends Error {
+  override readonly name = 'Interruption';
+  readonly signalName: NodeJS.Signals;
+  /** As a shell has it. */
+  readonly exitCode: number;
+
+  constructor(signalName: NodeJS.Signals) {
+    super(`received ${signalName}`);
+    this.signalName = signalName;
+    this.exitCode = 128 + constants.signals[signalName];
+  }
+}
+
+/** Turns Ctrl-C, SIGTERM and a closed terminal into an abort; the second one ends the process at once. */
+function stopOnInterruption(): { readonly signal: AbortSignal; release(): void } {
+  const controller = new AbortController();
+  const onSignal = (name: NodeJS.Signals): void => {
+    const interruption = new Interruption(name);
+    if (controller.signal.aborted) process.exit(interruption.exitCode);
+    controller.abort(interruption);
+  };
+  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  for (const name of names) process.on(name, onSignal);
+  return {
+    signal: controller.signal,
+    release: () => {
+      for (const name of names) process.off(name, onSignal);
+    },
+  };
+}
+
+/** A new folder, which goes again unless it is kept. */
+async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string; keep(): void }> {
+  const path = await mkdtemp(join(tmpdir(), 'weixin-media-demo-'));
+  let kept = false;
+  return {
+    path,
+    keep: () => {
+      kept = true;
+    },
+    [Symbol.asyncDispose]: async () => {
+      if (!kept) await rm(path, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+function startWorkers(
+  environment: Readonly<Record<string, string>>,
+): AsyncDisposable & { readonly all: readonly WorkerProcess[]; stop(): Promise<void> } {
+  const all = Array.from({ length: WORKERS }, () => startWorkerProcess(environment));
+  const stop = async (): Promise<void> => {
+    await Promise.all(all.map((worker) => worker.stop(WORKER_GRACE_MS)));
+  };
+  return { all, stop, [Symbol.asyncDispose]: stop };
+}
+
+/** Takes along the processes that are still running when this one ends without the time to stop them. */
+function killedAtExit(): Disposable & { add(child: ChildProcess): void } {
+  const children: ChildProcess[] = [];
+  const kill = (): void => {
+    for (const child of children) child.kill('SIGKILL');
+  };
+  process.on('exit', kill);
+  return { add: (child) => void children.push(child), [Symbol.dispose]: () => void process.off('exit', kill) };
 }
 
 async function environmentOf(
@@ -132,35 +222,40 @@ function awsVariables({ endpoint }: EmbeddedS3): Record<string, string> {
   };
 }
 
-/** Shows progress until nothing waits any more; rotates a token under way. */
+/**
+ * Shows progress until nothing waits any more; rotates a token under way.
+ *
+ * @returns false when the time is up before.
+ */
 async function untilDone(
   queue: OpenQueue,
   config: ConfigWithStore,
   scenario: Scenario,
   simulator: WeixinSimulator,
   workers: readonly WorkerProcess[],
+  limitMs: number,
   stop: AbortSignal,
   output: Output,
-): Promise<void> {
-  const limit = AbortSignal.any([stop, AbortSignal.timeout(TIMEOUT_MS)]);
+): Promise<boolean> {
   const total = scenario.jobs.length;
+  const endsAt = performance.now() + limitMs;
   using progress = output.progress('demo', total);
   let shown = 0;
   let rotated = false;
-  for (;;) {
-    limit.throwIfAborted();
+  while (performance.now() < endsAt) {
     const dead = workers.find(({ process: { exitCode, signalCode } }) => exitCode !== null || signalCode !== null);
-    if (dead !== undefined) throw new Error(`a worker ended:\n${dead.log()}`);
-    const done = total - (await openJobs(queue, config));
+    if (dead !== undefined) throw new CommandError(`a worker ended:\n${dead.log()}`);
+    const done = total - (await orAbort(openJobs(queue, config), stop));
     progress.advance(done - shown);
     shown = done;
     if (!rotated && done >= total * ROTATE_AT_SHARE) {
       rotated = true;
       simulator.rotateToken(DEMO_APPS[0].appId);
     }
-    if (done >= total) return;
-    await sleep(POLL_MS, undefined, { signal: limit });
+    if (done >= total) return true;
+    await sleep(POLL_MS, undefined, { signal: stop });
   }
+  return false;
 }
 
 async function openJobs({ lanes }: OpenQueue, { accounts }: ConfigWithStore): Promise<number> {
@@ -173,9 +268,10 @@ async function countResults(
   queue: OpenQueue,
   { store }: OpenStore,
   scenario: Scenario,
+  stop: AbortSignal,
   output: Output,
 ): Promise<Pick<ScenarioNumbers, 'archived' | 'deadLettered' | 'retries' | 'bytes' | 'verified'>> {
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = AbortSignal.any([stop, AbortSignal.timeout(LIMIT_MS)]);
   const deadLettered: Record<string, number> = {};
   for await (const { reason } of queue.deadLetterIndex.list({})) deadLettered[reason] = (deadLettered[reason] ?? 0) + 1;
 
@@ -199,7 +295,7 @@ async function countResults(
   return { archived, deadLettered, retries, bytes, verified };
 }
 
-function describe(report: DemoReport, expected: ScenarioNumbers, folder: string): string {
+function describe(report: DemoReport, expected: ScenarioNumbers, folder: string, keep: boolean): string {
   const rows: [string, string | number, string | number][] = [
     ['media enqueued', report.enqueued, expected.enqueued],
     ['duplicates recognised', report.duplicates, expected.duplicates],
@@ -215,19 +311,21 @@ function describe(report: DemoReport, expected: ScenarioNumbers, folder: string)
     ['verified by SHA-256', report.verified, expected.verified],
     ['seconds', report.seconds, ''],
   ];
-  const archive = relative(process.cwd(), join(folder, 'archive'));
+  const archive = join(folder, 'archive');
   return [
     table(['', 'is', 'must be'], rows),
     '',
     `The bucket lies in ${archive}/buckets/${BUCKET}/objects: media/ and dead-letters/.`,
     'Try next:',
     `  find ${archive} -name '*.json' -path '*dead-letters*' | head -1 | xargs cat`,
-    '  npm run demo -- --keep      (stays up, so that status, dead-letters and show can be tried)',
+    ...(keep ? [] : ['  npm run demo -- --keep      (stays up, so that status, dead-letters and show can be tried)']),
+    `  rm -r ${folder}      (when you have seen enough)`,
   ].join('\n');
 }
 
 /** Leaves the stack up and says how to talk to it. */
 async function keepRunning(
+  folder: string,
   environment: Readonly<Record<string, string>>,
   s3: EmbeddedS3,
   output: Output,
@@ -236,12 +334,12 @@ async function keepRunning(
   const settings = Object.entries({ ...environment, ...awsVariables(s3) }).map(
     ([name, value]) => `export ${name}='${value}'`,
   );
-  await writeFile(join(process.cwd(), '.demo', 'env.sh'), `${settings.join('\n')}\n`);
+  await writeFile(join(folder, 'env.sh'), `${settings.join('\n')}\n`);
   output.note(
     [
       '',
       'Everything is still running. In another shell, here:',
-      '  . .demo/env.sh',
+      `  . ${folder}/env.sh`,
       '  npm run -s cli -- status',
       '  npm run -s cli -- dead-letters list',
       'Ctrl-C ends it.',
