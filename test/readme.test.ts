@@ -1,8 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { loadConfig, VARIABLES } from '../src/config.ts';
+import { freePort } from '../src/demo/redis-server.ts';
 import { FAILURES } from '../src/failure.ts';
-import { parseMediaJob } from '../src/media/media-job.ts';
+import type { MediaProducer, MediaProducerOptions } from '../src/index.ts';
+import { openTestRedis, type TestRedis } from './support/redis.ts';
 
 function fileText(name: string): string {
   return readFileSync(new URL(`../${name}`, import.meta.url), 'utf8');
@@ -65,19 +71,99 @@ test('the accounts file that it shows is accepted but for its secrets, which are
   }
 });
 
-test('the job that its webhook handler builds is a MediaJob', () => {
-  const [, fields = ''] = /producer\.enqueue\(\{([\s\S]*?)\n {4}\}\);/.exec(readme) ?? [];
-  const names = [...fields.matchAll(/^ {6}(\w+):/gm)].map(([, name]) => name);
-  expect(names).toEqual(['v', 'appId', 'mediaId', 'kind', 'receivedAt', 'source']);
-  const job = {
-    v: 1,
-    appId: 'wx0123456789abcdef',
-    mediaId: 'MEDIA_ID',
-    kind: 'video',
-    receivedAt: new Date(1_700_000_000_000).toISOString(),
-    source: { messageId: '1' },
-  };
-  expect(parseMediaJob(job, Date.now()).ok).toBe(true);
+describe('its webhook handler', () => {
+  type OnMessage = (message: object, reply: (answer: unknown) => unknown) => Promise<unknown>;
+  interface Handler {
+    readonly onMessage: OnMessage;
+    readonly producer: MediaProducer;
+  }
+
+  const [, example = ''] = /```js\n([\s\S]*?)```/.exec(readme) ?? [];
+  let parts: AsyncDisposableStack;
+
+  beforeEach(() => {
+    parts = new AsyncDisposableStack();
+  });
+
+  afterEach(() => parts.disposeAsync());
+
+  /** The example as it stands, but for the address of Redis and where its package lies. */
+  async function handlerOf(options: MediaProducerOptions): Promise<Handler> {
+    const folder = await mkdtemp(join(tmpdir(), 'weixin-media-readme-'));
+    parts.defer(() => rm(folder, { recursive: true }));
+    const code = example
+      .replace("'weixin-media-archiver'", JSON.stringify(new URL('../src/index.ts', import.meta.url).href))
+      .replace("{ redisUrl: 'redis://127.0.0.1:6379' }", JSON.stringify(options))
+      .replace('const producer', 'export const producer');
+    const path = join(folder, 'handler.mjs');
+    await writeFile(path, code);
+    const handler = (await import(pathToFileURL(path).href)) as Handler;
+    parts.defer(() => handler.producer.close());
+    return handler;
+  }
+
+  async function queuedIn({ redis, prefix }: TestRedis): Promise<unknown[]> {
+    const keys = await redis.keys(`${prefix.replaceAll(/[{}]/g, '?')}*`);
+    const data = await Promise.all(
+      keys.map(async (key) => ((await redis.type(key)) === 'hash' ? redis.hget(key, 'data') : null)),
+    );
+    return data.filter((text) => text !== null).map((text) => JSON.parse(text));
+  }
+
+  const now = Math.floor(Date.now() / 1000);
+  const common = { ToUserName: 'gh_1', FromUserName: 'oPERSON', CreateTime: String(now), MsgId: '23456789012345678' };
+  const MESSAGES: readonly [string, object, Record<string, string | undefined>][] = [
+    ['text', { Content: 'hello' }, {}],
+    ['image', { PicUrl: 'http://x', MediaId: 'A' }, { A: 'image' }],
+    ['voice', { MediaId: 'A', Format: 'amr', MediaId16K: 'B' }, { A: 'voice', B: 'voice' }],
+    ['voice', { MediaId: 'A', Format: 'amr' }, { A: 'voice' }],
+    ['video', { MediaId: 'A', ThumbMediaId: 'B' }, { A: 'video', B: 'thumb' }],
+    ['shortvideo', { MediaId: 'A', ThumbMediaId: 'B' }, { A: 'video', B: 'thumb' }],
+    ['miniprogrampage', { Title: 'x', ThumbUrl: 'http://x', ThumbMediaId: 'B' }, { B: 'thumb' }],
+    ['location', { Location_X: '1' }, {}],
+    ['link', { Url: 'http://x' }, {}],
+    ['event', { Event: 'subscribe' }, {}],
+    ['file', { MediaId: 'A' }, { A: undefined }],
+    ['a kind of tomorrow', { MediaId: 'A' }, { A: undefined }],
+  ];
+
+  test.each(MESSAGES)('queues the media of a message of type %s: %j', async (MsgType, fields, expected) => {
+    const corner = parts.use(await openTestRedis());
+    const { onMessage } = await handlerOf({ redisUrl: corner.url, prefix: corner.prefix, timeoutMs: 30_000 });
+    const message = { ...common, MsgType, ...fields };
+    expect(await onMessage(message, (answer) => answer)).toBe('success');
+    // WeChat pushes it again when the answer is late.
+    expect(await onMessage(message, (answer) => answer)).toBe('success');
+    const jobs = Object.entries(expected).map(([mediaId, kind]) => ({
+      v: 1,
+      appId: 'wx0123456789abcdef',
+      mediaId,
+      ...(kind === undefined ? {} : { kind }),
+      receivedAt: new Date(now * 1000).toISOString(),
+      source: { messageId: common.MsgId },
+    }));
+    const queued = await queuedIn(corner);
+    expect(queued).toHaveLength(jobs.length);
+    expect(queued).toEqual(expect.arrayContaining(jobs));
+  });
+
+  test('takes a message whose media_id is none, and says so', async () => {
+    const corner = parts.use(await openTestRedis());
+    const { onMessage } = await handlerOf({ redisUrl: corner.url, prefix: corner.prefix, timeoutMs: 30_000 });
+    const said = vi.spyOn(console, 'error').mockReturnValue();
+    parts.defer(() => said.mockRestore());
+    const message = { ...common, MsgType: 'video', MediaId: 'a/b', ThumbMediaId: 'B' };
+    expect(await onMessage(message, (answer) => answer)).toBe('success');
+    expect(said).toHaveBeenCalledOnce();
+    expect(await queuedIn(corner)).toMatchObject([{ mediaId: 'B' }]);
+  });
+
+  test('answers 503 while Redis is away, but to a message without media', async () => {
+    const { onMessage } = await handlerOf({ redisUrl: `redis://127.0.0.1:${await freePort()}`, timeoutMs: 200 });
+    const image = { ...common, MsgType: 'image', MediaId: 'A' };
+    expect(await onMessage(image, (answer) => answer)).toBe(503);
+    expect(await onMessage({ ...common, MsgType: 'text' }, (answer) => answer)).toBe('success');
+  });
 });
 
 test('every npm script that it names is there', () => {
