@@ -181,9 +181,28 @@ test('every file that it links to is there', () => {
   for (const path of links) expect(fileText(path)).not.toBe('');
 });
 
-test('docker-compose.yml sets no variable that the program refuses', () => {
-  const names = [...fileText('docker-compose.yml').matchAll(/^ {6}([A-Z][A-Z0-9_]+):/gm)].map(([, name = '']) => name);
-  expect(names).toContain('ARCHIVE_BUCKET');
-  const known = new Set([...Object.keys(VARIABLES), 'AWS_ENDPOINT_URL_S3', 'AWS_REGION']);
-  expect(names.filter((name) => !known.has(name))).toEqual([]);
+describe('docker-compose.yml', () => {
+  const compose = fileText('docker-compose.yml');
+  const set = new Map(
+    [...compose.matchAll(/^ {6}([A-Z][A-Z0-9_]+):(.*)$/gm)].map(([, name = '', value]) => [name, value]),
+  );
+
+  test('sets no variable that the program refuses', () => {
+    const known = new Set([...Object.keys(VARIABLES), 'AWS_ENDPOINT_URL_S3', 'AWS_REGION']);
+    expect([...set.keys()].filter((name) => !known.has(name))).toEqual([]);
+  });
+
+  test('gives its worker every variable of .env but the addresses of its own parts', () => {
+    const own = ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'METRICS_HOST', 'METRICS_PORT'];
+    const absent = ['REDIS_SENTINELS', 'REDIS_SENTINEL_MASTER', 'REDIS_CLUSTER_NODES'];
+    const names = Object.keys(VARIABLES).filter((name) => ![...own, ...absent, 'ARCHIVE_BUCKET'].includes(name));
+    expect(names.filter((name) => set.get(name) !== '')).toEqual([]);
+    expect(set.get('ARCHIVE_BUCKET')).toMatch(/^ \$\{ARCHIVE_BUCKET:-/);
+    for (const name of own) expect(set.get(name)).toMatch(/^ [^$]+$/);
+  });
+
+  test('gives a worker more time to stop than it takes by default', () => {
+    const [, minutes] = /^ {2}worker:[\s\S]*stop_grace_period: (\d+)m$/m.exec(compose) ?? [];
+    expect(Number(minutes) * 60).toBeGreaterThan(Number(VARIABLES.SHUTDOWN_GRACE_SECONDS.default));
+  });
 });
