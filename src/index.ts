@@ -10,7 +10,7 @@ import { type MediaJob, parseMediaJob } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
 import { openLanes } from './queue/lane.ts';
-import { closeRedis, connectRedis, untilReady } from './redis/connect.ts';
+import { closeRedis, connectRedis, type RedisConfig, untilReady } from './redis/connect.ts';
 import { redisKeys } from './redis/keys.ts';
 import { parseRedisUrl } from './redis/redis-url.ts';
 import { Secret } from './secret.ts';
@@ -19,9 +19,24 @@ import { MINUTE, SECOND } from './time.ts';
 export type { MediaKind } from './media/kind.ts';
 export type { Admission, MediaJob, RejectedJob };
 
+/** Where a Sentinel or a node of a Cluster listens. */
+export interface RedisNode {
+  readonly host: string;
+  readonly port: number;
+}
+
 export interface MediaProducerOptions {
-  /** redis:// or rediss://, as the worker's REDIS_URL. */
-  readonly redisUrl: string;
+  /**
+   * redis:// or rediss://, as the worker's REDIS_URL. With `sentinels` or `clusterNodes` only its user, password,
+   * database and TLS count, and it may be absent.
+   */
+  readonly redisUrl?: string;
+  /** Sentinels that are asked for the master, as the worker's REDIS_SENTINELS. Not together with `clusterNodes`. */
+  readonly sentinels?: readonly RedisNode[];
+  /** The name of that master, as the worker's REDIS_SENTINEL_MASTER. Default `mymaster`. */
+  readonly sentinelMaster?: string;
+  /** Some nodes of a Redis Cluster, as the worker's REDIS_CLUSTER_NODES. The prefix must be a hash tag in braces. */
+  readonly clusterNodes?: readonly RedisNode[];
   /** As the worker's QUEUE_PREFIX. Default `{weixin-media}`. */
   readonly prefix?: string;
   /** As the worker's MEDIA_TTL_HOURS, in milliseconds. Default 72 h. */
@@ -75,19 +90,13 @@ const DEFAULT_TIMEOUT_MS = 2 * SECOND;
 /**
  * Opens a producer. Returns at once and connects in the background.
  *
- * @throws TypeError when `redisUrl` is no such address. It is not repeated, since it may hold a password.
+ * @throws TypeError when the options don't say where Redis is. An address is not repeated, since it may hold a password.
  */
 export function createMediaProducer(options: MediaProducerOptions): MediaProducer {
-  const prefix = options.prefix ?? '{weixin-media}';
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const url = parseRedisUrl(options.redisUrl);
-  if (url === undefined) throw new TypeError('redisUrl: a redis:// or rediss:// address is expected');
-  const redis = connectRedis(
-    { url, prefix, sentinelMaster: '' },
-    'hasty',
-    'weixin-media:producer',
-    options.onError ?? (() => undefined),
-  );
+  const config = redisConfigOf(options);
+  const { prefix } = config;
+  const redis = connectRedis(config, 'hasty', 'weixin-media:producer', options.onError ?? (() => undefined));
   const lanes = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const openId: OpenIdPolicy =
     options.openIdKey === undefined ? { type: 'none' } : { type: 'hmac', key: new Secret(options.openIdKey) };
@@ -132,4 +141,33 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
       await closeRedis(redis);
     },
   };
+}
+
+function redisConfigOf(options: MediaProducerOptions): RedisConfig {
+  const { redisUrl, sentinels, clusterNodes, sentinelMaster = 'mymaster', prefix = '{weixin-media}' } = options;
+  if (sentinels !== undefined && clusterNodes !== undefined)
+    throw new TypeError('sentinels, clusterNodes: only one of them is expected');
+  for (const [name, nodes] of Object.entries({ sentinels, clusterNodes })) {
+    if (nodes !== undefined && !(Array.isArray(nodes) && nodes.length > 0 && nodes.every(isNode)))
+      throw new TypeError(`${name}: a list of { host, port } is expected`);
+  }
+  if (clusterNodes !== undefined && !/\{[^}]+\}/.test(prefix))
+    throw new TypeError('prefix: a hash tag in braces is expected, since there are clusterNodes');
+  // Without an address there is no user and no password either.
+  const url = parseRedisUrl(redisUrl ?? (sentinels === undefined && clusterNodes === undefined ? '' : 'redis:///'));
+  if (url === undefined) throw new TypeError('redisUrl: a redis:// or rediss:// address is expected');
+  return {
+    url,
+    prefix,
+    sentinelMaster,
+    ...(sentinels === undefined ? {} : { sentinels }),
+    ...(clusterNodes === undefined ? {} : { clusterNodes }),
+  };
+}
+
+function isNode(node: Partial<RedisNode> | null | undefined): boolean {
+  const { host, port } = node ?? {};
+  return (
+    typeof host === 'string' && host !== '' && Number.isInteger(port) && port !== undefined && port > 0 && port < 65_536
+  );
 }

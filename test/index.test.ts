@@ -17,7 +17,7 @@ import { closeRedis, connectRedis, type RedisClient } from '../src/redis/connect
 import { Secret } from '../src/secret.ts';
 import { eventually } from './support/eventually.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from './support/jobs.ts';
-import { openOwnRedis } from './support/own-redis.ts';
+import { openOwnCluster, openOwnRedis, startSentinel } from './support/own-redis.ts';
 import { openTestRedis, type TestRedis } from './support/redis.ts';
 
 const run = promisify(execFile);
@@ -245,6 +245,57 @@ describe('while Redis is away', () => {
     const answer = await eventually(() => producer.enqueue(testJob()).catch(() => undefined));
     expect(answer).toBe('accepted');
     expect(await producer.enqueue(before)).toBe('duplicate');
+  });
+});
+
+describe('a producer of a Redis with more than one address', () => {
+  const nodeOf = (port: number): { host: string; port: number } => ({ host: '127.0.0.1', port });
+
+  test('asks Sentinels for the master by its name, and logs in there', async () => {
+    const own = parts.use(await openOwnRedis());
+    const sentinels = [nodeOf(await freePort()), nodeOf(await startSentinel(parts, 'archive', own.server.port))];
+    await own.lock('the-password');
+    const redisUrl = 'redis://:the-password@ignored';
+    const job = testJob();
+    expect(await producerOf({ redisUrl, sentinels, sentinelMaster: 'archive' }).enqueue(job)).toBe('accepted');
+    expect(await producerOf({ redisUrl: own.as(':the-password') }).enqueue(job)).toBe('duplicate');
+
+    const { enqueue } = producerOf({ redisUrl, sentinels, timeoutMs: 500 });
+    await expect(enqueue(testJob())).rejects.toThrow(QueueUnavailableError);
+  });
+
+  test('needs no address beside its Sentinels, whose master is called mymaster', async () => {
+    const own = parts.use(await openOwnRedis());
+    const sentinels = [nodeOf(await startSentinel(parts, 'mymaster', own.server.port))];
+    expect(await producerOf({ sentinels }).enqueue(testJob())).toBe('accepted');
+  });
+
+  test('queues in a Cluster, and closes', async () => {
+    const own = parts.use(await openOwnCluster());
+    const clusterNodes = [nodeOf(own.server.port)];
+    const jobs = [testJob(), testJob({ appId: OTHER_APP_ID })];
+    expect(await producerOf({ clusterNodes }).enqueueMany(jobs)).toMatchObject({ accepted: 2 });
+    expect(await producerOf({ clusterNodes }).enqueueMany(jobs)).toMatchObject({ duplicates: 2 });
+    await own.stop();
+    const away = producerOf({ clusterNodes, timeoutMs: 300 });
+    await expect(away.enqueue(testJob())).rejects.toThrow(QueueUnavailableError);
+  });
+
+  const WRONG: readonly [string, object, string][] = [
+    ['nothing', {}, 'redisUrl:'],
+    ['no Sentinel', { sentinels: [] }, 'sentinels:'],
+    ['a Sentinel as text', { sentinels: ['127.0.0.1:26379'] }, 'sentinels:'],
+    ['a text of Sentinels', { sentinels: '127.0.0.1:26379' }, 'sentinels:'],
+    ['a node without a port', { clusterNodes: [{ host: 'a' }] }, 'clusterNodes:'],
+    ['a node with a port as text', { clusterNodes: [{ host: 'a', port: '1' }] }, 'clusterNodes:'],
+    ['a null', { clusterNodes: [null] }, 'clusterNodes:'],
+    ['both', { clusterNodes: [nodeOf(1)], sentinels: [nodeOf(2)] }, 'sentinels, clusterNodes:'],
+    ['a Cluster and a prefix that is no hash tag', { clusterNodes: [nodeOf(1)], prefix: 'media' }, 'prefix:'],
+  ];
+
+  test.each(WRONG)('told of %s it is refused at once', (_, options, says) => {
+    expect(() => producerOf(options)).toThrow(TypeError);
+    expect(() => producerOf(options)).toThrow(new RegExp(`^${says}`));
   });
 });
 

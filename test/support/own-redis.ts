@@ -1,10 +1,46 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inject } from 'vitest';
-import { type RedisServer, startRedisServer } from '../../src/demo/redis-server.ts';
-import { closeRedis, connectRedis } from '../../src/redis/connect.ts';
+import { freePort, type RedisServer, startRedisServer } from '../../src/demo/redis-server.ts';
+import { closeRedis, connectRedis, untilReady } from '../../src/redis/connect.ts';
 import { Secret } from '../../src/secret.ts';
+
+/** Starts a Sentinel that knows a master by this name; resolves with its port. It ends with `parts`. */
+export async function startSentinel(parts: AsyncDisposableStack, master: string, masterPort: number): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'weixin-media-sentinel-'));
+  parts.defer(() => rm(directory, { recursive: true, force: true }));
+  const port = await freePort();
+  const settings = join(directory, 'sentinel.conf');
+  await writeFile(settings, `bind 127.0.0.1\nport ${port}\nsentinel monitor ${master} 127.0.0.1 ${masterPort} 1\n`);
+  const child = spawn(inject('redisExecutable'), [settings, '--sentinel'], { stdio: 'ignore', cwd: directory });
+  const ended = once(child, 'exit');
+  parts.defer(async () => {
+    child.kill('SIGKILL');
+    await ended;
+  });
+  const url = new Secret(`redis://127.0.0.1:${port}`);
+  const client = connectRedis({ url, prefix: '', sentinelMaster: '' }, 'patient', 'test', () => undefined);
+  parts.defer(() => closeRedis(client));
+  await untilReady(client, AbortSignal.timeout(30_000));
+  return port;
+}
+
+/** A redis-server that is a Cluster of one node. */
+export async function openOwnCluster(): Promise<OwnRedis> {
+  // By default the port of its bus is 10,000 above its own, which may be none.
+  const bus = String(await freePort());
+  const own = await openOwnRedis({
+    arguments: ['--cluster-enabled', 'yes', '--cluster-port', bus, '--cluster-announce-ip', '127.0.0.1'],
+  });
+  const config = { url: new Secret(own.url), prefix: '', sentinelMaster: '' };
+  const client = connectRedis(config, 'patient', 'test', () => undefined);
+  await client.call('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
+  await closeRedis(client);
+  return own;
+}
 
 /** A redis-server for one test, which may freeze it, fill it, lock it or stop it. */
 export interface OwnRedis extends AsyncDisposable {
