@@ -109,6 +109,12 @@ export const VARIABLES = {
     expected: 'host:port, separated by commas',
     example: 'redis-1:6379,redis-2:6379',
   }),
+  REDIS_WAIT_REPLICAS: variable({
+    parse: (text) => within(integer(text), 0, 10),
+    expected: 'a whole number from 0 to 10',
+    example: '1',
+    default: '0',
+  }),
   QUEUE_PREFIX: variable({
     parse: (text) => (/^[A-Za-z0-9_{}.-]+$/.test(text) ? text : undefined),
     expected: 'letters, digits and _ - . { }',
@@ -279,6 +285,16 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     });
   }
 
+  const waitReplicas = withDefault('REDIS_WAIT_REPLICAS');
+  if (clusterNodes !== undefined && waitReplicas > 0) {
+    mistakes.push({
+      variable: 'REDIS_WAIT_REPLICAS',
+      received: JSON.stringify(env['REDIS_WAIT_REPLICAS']),
+      expected: '0, since REDIS_CLUSTER_NODES is set: a Cluster can not be waited for',
+      example: '0',
+    });
+  }
+
   const partSizeBytes = withDefault('ARCHIVE_PART_SIZE');
   const memoryBudgetBytes = withDefault('WORKER_MEMORY_BUDGET');
   if (memoryBudgetBytes < PARTS_HELD * partSizeBytes) {
@@ -295,6 +311,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       url: withDefault('REDIS_URL'),
       prefix,
       sentinelMaster: withDefault('REDIS_SENTINEL_MASTER'),
+      waitReplicas,
       ...(sentinels === undefined ? {} : { sentinels }),
       ...(clusterNodes === undefined ? {} : { clusterNodes }),
     },

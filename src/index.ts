@@ -37,6 +37,11 @@ export interface MediaProducerOptions {
   readonly sentinelMaster?: string;
   /** Some nodes of a Redis Cluster, as the worker's REDIS_CLUSTER_NODES. The prefix must be a hash tag in braces. */
   readonly clusterNodes?: readonly RedisNode[];
+  /**
+   * How many replicas must hold a job before it counts as accepted, as REDIS_WAIT_REPLICAS: with 1, a failover to a
+   * replica loses none. Not together with `clusterNodes`. Default 0.
+   */
+  readonly waitReplicas?: number;
   /** As the worker's QUEUE_PREFIX. Default `{weixin-media}`. */
   readonly prefix?: string;
   /** As the worker's MEDIA_TTL_HOURS, in milliseconds. Default 72 h. */
@@ -105,6 +110,7 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
     keys: redisKeys(prefix),
     lanes,
     openId,
+    waitReplicas: config.waitReplicas ?? 0,
     mediaTtlMs: options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS,
     now: Date.now,
     ...(options.appIds === undefined ? {} : { apps: new Set(options.appIds) }),
@@ -145,6 +151,7 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
 
 function redisConfigOf(options: MediaProducerOptions): RedisConfig {
   const { redisUrl, sentinels, clusterNodes, sentinelMaster = 'mymaster', prefix = '{weixin-media}' } = options;
+  const { waitReplicas = 0 } = options;
   if (sentinels !== undefined && clusterNodes !== undefined)
     throw new TypeError('sentinels, clusterNodes: only one of them is expected');
   for (const [name, nodes] of Object.entries({ sentinels, clusterNodes })) {
@@ -153,6 +160,8 @@ function redisConfigOf(options: MediaProducerOptions): RedisConfig {
   }
   if (clusterNodes !== undefined && !/\{[^}]+\}/.test(prefix))
     throw new TypeError('prefix: a hash tag in braces is expected, since there are clusterNodes');
+  if (!Number.isInteger(waitReplicas) || waitReplicas < 0 || (waitReplicas > 0 && clusterNodes !== undefined))
+    throw new TypeError('waitReplicas: a whole number is expected, 0 with clusterNodes');
   // Without an address there is no user and no password either.
   const url = parseRedisUrl(redisUrl ?? (sentinels === undefined && clusterNodes === undefined ? '' : 'redis:///'));
   if (url === undefined) throw new TypeError('redisUrl: a redis:// or rediss:// address is expected');
@@ -160,6 +169,7 @@ function redisConfigOf(options: MediaProducerOptions): RedisConfig {
     url,
     prefix,
     sentinelMaster,
+    waitReplicas,
     ...(sentinels === undefined ? {} : { sentinels }),
     ...(clusterNodes === undefined ? {} : { clusterNodes }),
   };

@@ -158,6 +158,7 @@ describe('what is refused', () => {
     ['REDIS_SENTINELS', ['a', 'a:', ':26379', 'a:1,', 'a:1,,b:2', 'redis://a:1', 'a:99999', 'a:0']],
     ['REDIS_CLUSTER_NODES', ['a', 'a:b', 'redis://a:1', 'a:70000']],
     ['REDIS_SENTINEL_MASTER', [' ']],
+    ['REDIS_WAIT_REPLICAS', ['-1', '1.5', 'all', '11']],
     ['QUEUE_PREFIX', ['a:b', 'a b', '*']],
     ['ARCHIVE_BUCKET', ['ab', 'Media', 'media/2026', 's3://media', '-media', 'a'.repeat(64)]],
     ['ARCHIVE_PART_SIZE', ['8', '4MiB', '8MB', '-8MiB', '8.5MiB', 'MiB', '8 MiB ', '1e9']],
@@ -250,6 +251,11 @@ describe('what is refused', () => {
   test('an AppSecret without an app, and an app without an AppSecret', () => {
     expect(namesOf({ WEIXIN_APP_ID: APP_ID })).toEqual(['WEIXIN_APP_SECRET']);
     expect(namesOf({ WEIXIN_APP_SECRET: APP_SECRET })).toEqual(['WEIXIN_APP_ID']);
+  });
+
+  test('replicas to wait for on a Cluster, which can not be waited for', () => {
+    expect(namesOf({ REDIS_CLUSTER_NODES: 'a:1', REDIS_WAIT_REPLICAS: '1' })).toEqual(['REDIS_WAIT_REPLICAS']);
+    expect(loadConfig({ REDIS_SENTINELS: 'a:1', REDIS_WAIT_REPLICAS: '1' }).redis.waitReplicas).toBe(1);
   });
 
   test('a prefix without a hash tag on a Cluster', () => {

@@ -148,7 +148,15 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   };
   const recover = recoverMedia.bind(undefined, store);
   const settle = createSettle({ markers, deadLetters, recover, mediaTtlMs: media.ttlMs, now, observe });
-  const door = createDoor({ redis, keys, lanes, mediaTtlMs: media.ttlMs, openId: media.openId, now });
+  const door = createDoor({
+    redis,
+    keys,
+    lanes,
+    mediaTtlMs: media.ttlMs,
+    openId: media.openId,
+    waitReplicas: config.redis.waitReplicas ?? 0,
+    now,
+  });
   const runJob = createRunJob({
     attempt: (job, signal) => archiveMedia(parts, job, signal),
     recover,

@@ -48,12 +48,13 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
   const keys = redisKeys(config.redis.prefix);
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const { media, accounts } = config;
+  const { waitReplicas = 0 } = config.redis;
   const apps = new Set(accounts.map(({ appId }) => appId));
   return {
     redis,
     keys,
     lanes,
-    door: createDoor({ redis, keys, lanes, mediaTtlMs: media.ttlMs, openId: media.openId, apps, now }),
+    door: createDoor({ redis, keys, lanes, mediaTtlMs: media.ttlMs, openId: media.openId, apps, waitReplicas, now }),
     gates: createGates(redis, keys, now, elapsed, Math.random),
     markers: createArchivedMarkers(redis, keys, now),
     fleet: createFleet(redis, keys, now),

@@ -3,6 +3,7 @@ import { type MediaJob, mediaJobId, parseMediaJob } from '../media/media-job.ts'
 import { applyOpenIdPolicy, type OpenIdPolicy } from '../media/open-id.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
+import { untilReplicated } from '../redis/replicated.ts';
 import type { Clock } from '../time.ts';
 import { type Lanes, laneOf } from './lane.ts';
 import { priorityOf } from './priority.ts';
@@ -31,6 +32,8 @@ export interface DoorOptions {
   readonly openId: OpenIdPolicy;
   /** Apps that a job may belong to; `undefined` leaves that to the worker. */
   readonly apps?: ReadonlySet<string>;
+  /** How many replicas must hold the jobs before they count as accepted. Default 0. */
+  readonly waitReplicas?: number;
   readonly now: Clock;
 }
 
@@ -40,7 +43,7 @@ export interface Door {
    * Parses jobs and queues those that are new.
    *
    * Repeating a call is harmless, also after an error that leaves open whether it went through. Rejects when Redis does
-   * not take the jobs; those of other apps in the same call may be queued by then.
+   * not take the jobs, or too few replicas have them; some may be queued by then.
    */
   admit(inputs: readonly unknown[]): Promise<Admission>;
 }
@@ -53,7 +56,8 @@ interface Candidate {
   readonly job: MediaJob;
 }
 
-export function createDoor({ redis, keys, lanes, mediaTtlMs, openId, apps, now }: DoorOptions): Door {
+export function createDoor(options: DoorOptions): Door {
+  const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
   /** Lanes this process has told the fleet about. */
   const announced = new Set<string>();
 
@@ -82,6 +86,8 @@ export function createDoor({ redis, keys, lanes, mediaTtlMs, openId, apps, now }
       accepted += fresh.length;
       duplicates += batch.length - fresh.length;
     }
+    // Also for duplicates: whoever was first may not have waited.
+    if (all.length > 0) await untilReplicated(redis, waitReplicas);
     return { accepted, duplicates, rejected };
   }
 

@@ -11,6 +11,8 @@ export interface RedisConfig {
   readonly sentinels?: readonly { readonly host: string; readonly port: number }[];
   readonly sentinelMaster: string;
   readonly clusterNodes?: readonly { readonly host: string; readonly port: number }[];
+  /** How many replicas must hold a job before it counts as accepted. Not for a Cluster. Default 0. */
+  readonly waitReplicas?: number;
 }
 
 /** A connection to a single Redis, to the master that Sentinels name, or to a Cluster. */
@@ -143,7 +145,8 @@ const seenReady = new WeakSet<RedisClient>();
 /**
  * Resolves when the connection is ready; rejects when `signal` aborts first.
  *
- * @throws DatabaseRefusedError when the Redis is there but not the database of the address; the signal's reason.
+ * @throws DatabaseRefusedError when the Redis is there but not the database of the address; Error when the connection has
+ * been closed; the signal's reason.
  */
 export async function untilReady(client: RedisClient, signal: AbortSignal): Promise<void> {
   if (client.status === 'ready' && seenReady.has(client)) return;
@@ -152,14 +155,14 @@ export async function untilReady(client: RedisClient, signal: AbortSignal): Prom
   const onAbort = (): void => reject(signal.reason);
   const onEnd = (): void => {
     const error = refused.get(client);
-    if (error !== undefined) reject(new DatabaseRefusedError(error.message));
+    reject(error === undefined ? new Error('the connection has been closed') : new DatabaseRefusedError(error.message));
   };
   client.once('ready', resolve);
   client.once('end', onEnd);
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     if (client.status === 'ready') resolve();
-    onEnd();
+    if (client.status === 'end') onEnd();
     await promise;
   } finally {
     client.off('ready', resolve);
