@@ -6,7 +6,7 @@ import type { RedisConfig } from './redis/connect.ts';
 import { parseRedisUrl } from './redis/redis-url.ts';
 import { Secret } from './secret.ts';
 import { PARTS_HELD } from './store/archive-store.ts';
-import type { StoreConfig } from './store/s3-client.ts';
+import { DEFAULT_S3_TIMEOUTS, type StoreConfig } from './store/s3-client.ts';
 import { HOUR, SECOND } from './time.ts';
 import { type Account, readAccountsFile } from './weixin/credentials/account.ts';
 import type { WeixinTimeouts } from './weixin/http.ts';
@@ -144,6 +144,12 @@ export const VARIABLES = {
     secret: true,
   }),
   S3_FORCE_PATH_STYLE: variable({ parse: bool, expected: 'true or false', example: 'true', default: 'false' }),
+  S3_CONNECT_TIMEOUT_SECONDS: seconds(String(DEFAULT_S3_TIMEOUTS.connectMs / SECOND), 'until a connection stands'),
+  S3_IDLE_TIMEOUT_SECONDS: seconds(String(DEFAULT_S3_TIMEOUTS.idleMs / SECOND), 'without a byte in either direction'),
+  S3_RESPONSE_TIMEOUT_SECONDS: seconds(
+    String(DEFAULT_S3_TIMEOUTS.responseMs / SECOND),
+    'from the first byte of a request to the answer',
+  ),
   WEIXIN_APP_ID: variable({
     parse: (text) => appIdSchema.safeParse(text).data,
     expected: '"wx" and 16 hexadecimal digits',
@@ -273,6 +279,12 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     mistakes.push(missing('ARCHIVE_BUCKET', VARIABLES.ARCHIVE_BUCKET.expected));
   }
 
+  const storeTimeouts = {
+    connectMs: withDefault('S3_CONNECT_TIMEOUT_SECONDS') * SECOND,
+    idleMs: withDefault('S3_IDLE_TIMEOUT_SECONDS') * SECOND,
+    responseMs: withDefault('S3_RESPONSE_TIMEOUT_SECONDS') * SECOND,
+  };
+
   const prefix = withDefault('QUEUE_PREFIX');
   const clusterNodes = read('REDIS_CLUSTER_NODES');
   const sentinels = read('REDIS_SENTINELS');
@@ -315,7 +327,9 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       ...(sentinels === undefined ? {} : { sentinels }),
       ...(clusterNodes === undefined ? {} : { clusterNodes }),
     },
-    ...(bucket === undefined ? {} : { store: { bucket, partSizeBytes, forcePathStyle, ...awsFacts(env, mistakes) } }),
+    ...(bucket === undefined
+      ? {}
+      : { store: { bucket, partSizeBytes, forcePathStyle, timeouts: storeTimeouts, ...awsFacts(env, mistakes) } }),
     accounts,
     weixin: {
       apiBaseUrls: withDefault('WEIXIN_API_BASE_URL'),

@@ -10,6 +10,7 @@ export interface StoreConfig {
   /** AWS_ENDPOINT_URL_S3; absent for AWS itself. */
   readonly endpoint?: string;
   readonly region?: string;
+  readonly timeouts?: S3Timeouts;
   /** In place of the AWS SDK's own chain, for embedded stores. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: Secret };
 }
@@ -23,7 +24,7 @@ export interface S3Timeouts {
   readonly responseMs: number;
 }
 
-const TIMEOUTS: S3Timeouts = { connectMs: 5 * SECOND, idleMs: 30 * SECOND, responseMs: 2 * MINUTE };
+export const DEFAULT_S3_TIMEOUTS: S3Timeouts = { connectMs: 5 * SECOND, idleMs: 30 * SECOND, responseMs: 2 * MINUTE };
 /** Tries of one request by the SDK, for blips; longer outages are the retry schedule's. */
 const MAX_TRIES = 3;
 
@@ -36,10 +37,10 @@ const MAX_TRIES = 3;
  * @param maxSockets at least the number of writes at once, or they queue for sockets.
  * @see https://github.com/aws/aws-sdk-js-v3/issues/6810
  */
-export function createS3Client(config: StoreConfig, maxSockets: number, timeouts = TIMEOUTS): S3Client {
+export function createS3Client(config: StoreConfig, maxSockets: number): S3Client {
   // The SDK demands a region of every store; those that are not AWS mostly ignore it.
   const region = config.region ?? (config.endpoint === undefined ? undefined : 'us-east-1');
-  const { endpoint, credentials } = config;
+  const { endpoint, credentials, timeouts = DEFAULT_S3_TIMEOUTS } = config;
   return new S3Client({
     ...(region === undefined ? {} : { region }),
     ...(endpoint === undefined ? {} : { endpoint }),

@@ -70,7 +70,7 @@ export function clientOf(
 ): S3Client {
   const credentials = { accessKeyId, secretAccessKey: new Secret(secretAccessKey) };
   const config = { bucket, endpoint, partSizeBytes: PART_SIZE_BYTES, forcePathStyle: true, credentials };
-  return createS3Client(config, 16, timeouts);
+  return createS3Client({ ...config, ...(timeouts === undefined ? {} : { timeouts }) }, 16);
 }
 
 /** A store behind a way on which things can go wrong, and a look at the bucket that goes around it. */
