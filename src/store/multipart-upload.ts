@@ -46,17 +46,17 @@ export async function uploadInParts(
     if (command instanceof AbortMultipartUploadCommand) return AbortSignal.timeout(CLEAN_UP_TIMEOUT_MS);
     return command instanceof CreateMultipartUploadCommand ? begun.signal : signal;
   };
-  /** True when the request that begins an upload was sent again: the store may have begun one that nobody knows the id of. */
-  let mayHaveStrays = false;
+  /** Of the request that begins the upload. */
+  let tries = 0;
   const cancellable = new Proxy(client, {
     get(target, property, receiver) {
       if (property !== 'send') return Reflect.get(target, property, receiver);
       return async (command: Parameters<S3Client['send']>[0]) => {
         const sent = target.send(command, { abortSignal: signalFor(command) });
         if (command instanceof CreateMultipartUploadCommand) {
-          const { $metadata } = await sent;
-          mayHaveStrays = ($metadata.attempts ?? 1) > 1;
-          return sent;
+          const answer = await sent;
+          tries = answer.$metadata.attempts ?? 1;
+          return answer;
         }
         // The upload fails anyway, and for its own reason: `abandonUploads` of a later attempt does what this could not.
         return command instanceof AbortMultipartUploadCommand ? sent.catch(() => undefined) : sent;
@@ -82,11 +82,11 @@ export async function uploadInParts(
   });
   try {
     await upload.done();
-    // The object is whole: what can't be cleaned up now is left to the bucket's lifecycle rule.
-    if (mayHaveStrays) await abandonUploads(client, bucket, object.key, signal).catch(() => undefined);
   } finally {
     signal.removeEventListener('abort', onAbort);
     clearTimeout(grace);
+    // An answer that was lost may have told the id of another upload, which nobody would ever complete or abort.
+    if (tries > 1) await abandonUploads(client, bucket, object.key, signal).catch(() => undefined);
   }
 }
 

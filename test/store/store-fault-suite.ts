@@ -94,6 +94,7 @@ const WHOLE: readonly Case[] = [
 const PARTS: readonly (Case & { readonly on: S3Operation })[] = [
   { what: '503 once', on: 'CreateMultipartUpload', fault: SLOW_DOWN, times: 1, becomes: 'stored', requests: 2 },
   { what: '503 for ever', on: 'CreateMultipartUpload', fault: SLOW_DOWN, becomes: 'store-busy', requests: TRIES },
+  { what: 'an answer lost once', on: 'CreateMultipartUpload', fault: LOST, times: 1, becomes: 'stored', requests: 2 },
   { what: '403', on: 'CreateMultipartUpload', fault: DENIED, becomes: 'store-denied', requests: 1 },
   { what: 'an answer lost once', on: 'UploadPart', fault: LOST, times: 1, becomes: 'stored', requests: 4 },
   { what: 'a connection cut once', on: 'UploadPart', fault: CUT, times: 1, becomes: 'stored', requests: 4 },
@@ -145,6 +146,7 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
     function openBench(faults: readonly Fault[]): ReturnType<typeof openStoreBench> {
       return openStoreBench(backend, {
         checkPayload: !backend.checksPayload,
+        ...(backend.listsUploads ? {} : { lists: 'uploads' as const }),
         ...(faults.some(({ type }) => type === 'hang' || type === 'stall-answer') ? { timeouts: IMPATIENT } : {}),
       });
     }

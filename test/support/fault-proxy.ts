@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, request as openRequest, type Server
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export type S3Operation =
   | 'PutObject'
@@ -44,6 +45,8 @@ export type Fault =
   | { readonly type: 'answer'; readonly status: number; readonly code?: string; readonly body?: string }
   /** Nothing is read and nothing answered; or all is done and nothing answered. */
   | { readonly type: 'hang'; readonly where: 'before' | 'after' }
+  /** Each piece of the body is taken after a pause, and the answer given after another. */
+  | { readonly type: 'slow'; readonly everyMs: number }
   /** All is done, and the answer waits until it is released. */
   | { readonly type: 'hold-answer' }
   /** One bit of the body arrives flipped. */
@@ -77,10 +80,10 @@ export interface FaultProxyOptions {
   /** Refuses a body that is not what its headers say, on behalf of a server that never looks. */
   readonly checkPayload?: boolean;
   /**
-   * Lists objects and open multipart uploads on behalf of the embedded server, which leaves some objects out and gives
-   * others twice where there is more than a page of them, and lists no uploads. Everything must come through the proxy.
+   * Lists open multipart uploads, or objects too, on behalf of the embedded server: that one lists no uploads, and where
+   * there is more than a page of objects it leaves some out and gives others twice. They must come through the proxy.
    */
-  readonly keepLists?: boolean;
+  readonly lists?: 'uploads' | 'all';
   /** False where so much passes that remembering it all in `seen` would fill the memory. Default true. */
   readonly remember?: boolean;
 }
@@ -99,7 +102,7 @@ interface Rule {
 /** The `Host` header is passed on as it was signed, so signatures stay valid. */
 export async function startFaultProxy(
   target: string,
-  { checkPayload = false, keepLists = false, remember = true }: FaultProxyOptions = {},
+  { checkPayload = false, lists, remember = true }: FaultProxyOptions = {},
 ): Promise<FaultProxy> {
   const seen: SeenRequest[] = [];
   const rules: Rule[] = [];
@@ -130,9 +133,10 @@ export async function startFaultProxy(
       outgoing.end(request.operation.startsWith('Head') ? undefined : (fault.body ?? errorXml(fault.code ?? '')));
       return;
     }
-    const list = keepLists ? listFor(request) : undefined;
+    const list = lists !== undefined && fault === undefined ? listFor(request) : undefined;
     if (list !== undefined) {
       outgoing.writeHead(200, { 'content-type': 'application/xml' }).end(list);
+      request.status = 200;
       return;
     }
     const upstream = openRequest(url, {
@@ -168,6 +172,12 @@ export async function startFaultProxy(
         return;
       }
       upstream.end(body);
+    } else if (fault?.type === 'slow') {
+      for await (const chunk of incoming as AsyncIterable<Buffer>) {
+        await sleep(fault.everyMs);
+        upstream.write(chunk);
+      }
+      upstream.end();
     } else {
       await pipeline(incoming, upstream);
     }
@@ -178,6 +188,7 @@ export async function startFaultProxy(
       noteUpload(request, url, answer, body);
       if (fault?.type === 'lose-answer') socket.resetAndDestroy();
       if (fault?.type === 'lose-answer' || fault?.type === 'hang') return;
+      if (fault?.type === 'slow') await sleep(fault.everyMs);
       if (fault?.type === 'hold-answer') await rule?.released.promise;
       if (fault?.type === 'cut-answer' || fault?.type === 'stall-answer') {
         outgoing.writeHead(answer.statusCode ?? 500, answer.rawHeaders);
@@ -203,7 +214,7 @@ export async function startFaultProxy(
       const rows = open.map(([id, key]) => `<Upload><Key>${key}</Key><UploadId>${id}</UploadId></Upload>`);
       return `<ListMultipartUploadsResult>${rows.join('')}</ListMultipartUploadsResult>`;
     }
-    if (operation !== 'ListObjects') return undefined;
+    if (lists !== 'all' || operation !== 'ListObjects') return undefined;
     const after = query['continuation-token'] ?? '';
     const all = [...keys].filter((key) => key.startsWith(prefix) && key > after).sort();
     const page = all.slice(0, LIST_PAGE);
