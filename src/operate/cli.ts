@@ -11,9 +11,11 @@ import {
 } from '../config.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, FailureError } from '../failure.ts';
+import { redisTrouble } from '../redis/redis-trouble.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
 import { CommandError, EXIT } from './command-error.ts';
+import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
 
 /** One media_id in 64 begins with a dash. */
@@ -160,9 +162,9 @@ interface MassFlags {
 }
 
 function filtered(command: Command): Command {
-  const reasons = Object.keys(FAILURES);
+  const reasons = Object.entries(FAILURES).flatMap(([code, { action }]) => (action === 'dead' ? code : []));
   return command
-    .option('--app <appId>', 'of this account')
+    .option('--app <appId>', 'of this account', letterAppId)
     .addOption(new Option('--reason <reason>', 'given up for this reason').argParser(oneOf(reasons)))
     .option('--errcode <n>', "with this errcode of WeChat's", wholeNumber)
     .option('--since <time>', 'died at or after: ISO-8601, or 90min, 24h, 7d ago', instant)
@@ -198,6 +200,11 @@ function massOf(options: FilterOptions & MassFlags): {
 } {
   const { all = false, dryRun = false, by = userInfo().username, note = '' } = options;
   return { filter: filterOf(options), all, dryRun, by, note };
+}
+
+function letterAppId(text: string): string {
+  if (!isLetterAppId(text)) throw new InvalidArgumentError('"wx" and 16 hexadecimal digits are expected');
+  return text;
 }
 
 function wholeNumber(text: string): number {
@@ -250,6 +257,15 @@ function explain(error: unknown, output: Output): number {
   if (error instanceof FailureError) {
     const { code, detail } = error.failure;
     output.note(`${code}${detail === undefined ? '' : ` (${detail})`}: ${FAILURES[code].hint}`);
+    return EXIT.failed;
+  }
+  const trouble = redisTrouble(error);
+  if (trouble !== undefined) {
+    output.note(trouble);
+    return EXIT.failed;
+  }
+  if (error instanceof DOMException && error.name === 'TimeoutError') {
+    output.note(`store-unreachable (no answer in time): ${FAILURES['store-unreachable'].hint}`);
     return EXIT.failed;
   }
   output.note(error instanceof Error ? `unexpected: ${error.stack ?? error.message}` : `unexpected: ${String(error)}`);

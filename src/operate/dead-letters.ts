@@ -8,14 +8,11 @@ import { replay, type SkipReason } from '../queue/replay.ts';
 import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { findDeadLetterKeys } from './find-dead-letter.ts';
-import { checkAppId, mediaNames, variantOf, wrongMediaId } from './media-name.ts';
+import { checkAppId, mediaNames, NO_APP, variantOf, wrongMediaId } from './media-name.ts';
 import { instant, letterText, titleOf } from './media-story.ts';
 import { type OpenQueue, openQueue, openStore } from './open-queue.ts';
 import { type Output, table } from './output.ts';
 import { steadyPace } from './steady-pace.ts';
-
-/** The app of a letter that came out of the inbox and names none. */
-const NO_APP = 'unknown';
 
 /** What `replay` and `discard` share: whom they concern, and who does it. */
 export interface MassOptions {
@@ -117,7 +114,13 @@ export async function replayDeadLetters(
   let replayed = 0;
   let failed = 0;
   const parts = { ...queue, deadLetters: opened.deadLetters, mediaTtlMs: config.media.ttlMs, now: Date.now };
-  for (const summary of chosen) {
+  const tellSums = (more: object = {}): void => {
+    progress.stop();
+    const sums = { dryRun, matched: chosen.length, replayed, skipped, failed, ...more };
+    output.result(sums, () => sumsText(dryRun ? 'would replay' : 'replayed', replayed, chosen.length, failed));
+  };
+
+  async function replayOne(summary: DeadLetterSummary): Promise<void> {
     if (!dryRun) await pace();
     const { appId, mediaId, reason } = summary;
     const named = { appId, mediaId, ...variantFact(summary) };
@@ -140,13 +143,14 @@ export async function replayDeadLetters(
       output.result({ ...named, ...done }, () => `${titleOf(named)}: skipped, ${SKIPPED[done.why]}`);
     }
   }
-  progress.stop();
-  const sums = { dryRun, matched: chosen.length, replayed, skipped, failed };
-  output.result(
-    sums,
-    () =>
-      `${dryRun ? 'would replay' : 'replayed'} ${replayed} of ${chosen.length}${failed > 0 ? `, ${failed} failed` : ''}`,
-  );
+
+  try {
+    for (const summary of chosen) await replayOne(summary);
+  } catch (error) {
+    tellSums({ incomplete: true });
+    throw error;
+  }
+  tellSums();
   return failed === 0 ? EXIT.done : EXIT.failed;
 }
 
@@ -170,7 +174,14 @@ export async function discardDeadLetters(
   using progress = output.progress('discard', chosen.length);
   let discarded = 0;
   let failed = 0;
-  for (const summary of chosen) {
+  const tellSums = (more: object = {}): void => {
+    progress.stop();
+    const { dryRun } = options;
+    const sums = { dryRun, matched: chosen.length, discarded, failed, ...more };
+    output.result(sums, () => sumsText(dryRun ? 'would discard' : 'discarded', discarded, chosen.length, failed));
+  };
+
+  async function discardOne(summary: DeadLetterSummary): Promise<void> {
     const { jobId, key, appId, mediaId, reason, deadline } = summary;
     const named = { appId, mediaId, ...variantFact(summary) };
     const signal = AbortSignal.timeout(60_000);
@@ -178,7 +189,7 @@ export async function discardDeadLetters(
     if (options.dryRun) {
       discarded += 1;
       output.result({ ...named, outcome: 'would-discard' }, () => `${titleOf(named)}: would discard (${reason})`);
-      continue;
+      return;
     }
     const letter = await opened.deadLetters.read(key, signal);
     let trouble: Failure | undefined;
@@ -195,14 +206,20 @@ export async function discardDeadLetters(
       output.result({ ...named, outcome: 'failed', failure: trouble }, () => `${titleOf(named)}: ${trouble.code}`);
     }
   }
-  progress.stop();
-  const sums = { dryRun: options.dryRun, matched: chosen.length, discarded, failed };
-  output.result(
-    sums,
-    () =>
-      `${options.dryRun ? 'would discard' : 'discarded'} ${discarded} of ${chosen.length}${failed > 0 ? `, ${failed} failed` : ''}`,
-  );
+
+  try {
+    for (const summary of chosen) await discardOne(summary);
+  } catch (error) {
+    tellSums({ incomplete: true });
+    throw error;
+  }
+  tellSums();
   return failed === 0 ? EXIT.done : EXIT.failed;
+}
+
+function sumsText(did: string, count: number, matched: number, failed: number): string {
+  if (matched === 0) return 'no open dead letter matches';
+  return `${did} ${count} of ${matched}${failed > 0 ? `, ${failed} failed` : ''}`;
 }
 
 /** `dead-letters rebuild`: makes the list in Redis anew from the bucket. */

@@ -1,9 +1,11 @@
 import { createReadStream } from 'node:fs';
 import type { Config } from '../config.ts';
 import { MEDIA_KINDS } from '../media/kind.ts';
+import { mediaJobSchema } from '../media/media-job.ts';
 import { iso } from '../time.ts';
 import { CommandError, EXIT } from './command-error.ts';
-import { type OpenQueue, openQueue } from './open-queue.ts';
+import { checkAppId } from './media-name.ts';
+import { openQueue } from './open-queue.ts';
 import type { Output } from './output.ts';
 import { textLines } from './text-lines.ts';
 
@@ -38,44 +40,58 @@ export async function enqueue(
     throw new CommandError(`--kind is one of ${MEDIA_KINDS.join(', ')}`, EXIT.usage);
   }
 
+  if (appId !== undefined) checkAppId(appId);
+  if (options.receivedAt !== undefined && !mediaJobSchema.shape.receivedAt.safeParse(options.receivedAt).success) {
+    throw new CommandError('--received-at is an ISO-8601 time in UTC such as 2026-01-31T12:00:00Z', EXIT.usage);
+  }
+
   await using queue = await openQueue(config);
   using progress = output.progress('enqueue', options.file === undefined ? mediaIds.length : 0);
   const sums = { accepted: 0, duplicates: 0, rejected: 0 };
   const source =
     options.file === undefined ? jobsOfArguments(appId ?? '', mediaIds, options) : jobsOfFile(options.file);
+  const reject = (where: string, mistakes: readonly string[]): void => {
+    sums.rejected += 1;
+    output.result({ rejected: where, mistakes }, () => `rejected ${where}: ${mistakes.join('; ')}`);
+  };
   let seen = 0;
-  for await (const batch of batches(source)) {
-    seen += batch.length;
-    if (options.file !== undefined) progress.total(seen);
-    const { accepted, duplicates, rejected } = await admit(queue, batch);
-    sums.accepted += accepted;
-    sums.duplicates += duplicates;
-    sums.rejected += rejected.length;
-    for (const { where, mistakes } of rejected)
-      output.result({ rejected: where, mistakes }, () => `rejected ${where}: ${mistakes.join('; ')}`);
-    progress.advance(batch.length);
+  try {
+    for await (const batch of batches(source)) {
+      seen += batch.length;
+      if (options.file !== undefined) progress.total(seen);
+      for (const { where, mistake } of batch) if (mistake !== undefined) reject(where, [mistake]);
+      const jobs = batch.filter(({ mistake }) => mistake === undefined);
+      const { accepted, duplicates, rejected } = await queue.door.admit(jobs.map(({ job }) => job));
+      sums.accepted += accepted;
+      sums.duplicates += duplicates;
+      for (const { index, mistakes } of rejected) reject(jobs[index]?.where ?? '?', mistakes);
+      progress.advance(batch.length);
+    }
+  } catch (error) {
+    progress.stop();
+    // Some of the batch that failed may be queued, too: repeating makes duplicates of them.
+    if (sums.accepted + sums.duplicates + sums.rejected > 0)
+      output.result(
+        { ...sums, incomplete: true },
+        () => `${sumsText(sums)}, then it failed: repeating it does no harm`,
+      );
+    throw error;
   }
   progress.stop();
-  output.result(sums, () => `accepted ${sums.accepted}, duplicates ${sums.duplicates}, rejected ${sums.rejected}`);
+  output.result(sums, () => sumsText(sums));
   return sums.rejected === 0 ? EXIT.done : EXIT.failed;
+}
+
+function sumsText({ accepted, duplicates, rejected }: Record<'accepted' | 'duplicates' | 'rejected', number>): string {
+  return `accepted ${accepted}, duplicates ${duplicates}, rejected ${rejected}`;
 }
 
 interface Entry {
   /** How the user knows it: its media_id, or its line. */
   readonly where: string;
   readonly job: unknown;
-}
-
-async function admit(
-  queue: OpenQueue,
-  batch: readonly Entry[],
-): Promise<{ accepted: number; duplicates: number; rejected: { where: string; mistakes: readonly string[] }[] }> {
-  const { accepted, duplicates, rejected } = await queue.door.admit(batch.map(({ job }) => job));
-  return {
-    accepted,
-    duplicates,
-    rejected: rejected.map(({ index, mistakes }) => ({ where: batch[index]?.where ?? '?', mistakes })),
-  };
+  /** Why it is not even looked at. */
+  readonly mistake?: string;
 }
 
 function* jobsOfArguments(
@@ -96,7 +112,7 @@ async function* jobsOfFile(file: string): AsyncGenerator<Entry> {
   const input = file === '-' ? process.stdin : createReadStream(file);
   for await (const { number, text } of textLines(readable(input, file), MAX_LINE_LENGTH)) {
     if (text?.trim() === '') continue;
-    yield { where: `line ${number}`, job: text === undefined ? undefined : parseLine(text) };
+    yield { where: `line ${number}`, ...(text === undefined ? TOO_LONG : parseLine(text)) };
   }
 }
 
@@ -108,12 +124,13 @@ async function* readable(input: AsyncIterable<Uint8Array>, file: string): AsyncG
   }
 }
 
-/** A line that is no JSON is no job: the door says so. */
-function parseLine(text: string): unknown {
+const TOO_LONG = { job: undefined, mistake: `job: is longer than ${MAX_LINE_LENGTH} characters` };
+
+function parseLine(text: string): Pick<Entry, 'job' | 'mistake'> {
   try {
-    return JSON.parse(text);
+    return { job: JSON.parse(text) as unknown };
   } catch {
-    return undefined;
+    return { job: undefined, mistake: 'job: is not JSON' };
   }
 }
 

@@ -8,6 +8,13 @@ export interface MediaName {
   readonly variant?: MediaVariant;
 }
 
+/** The app of a letter that came out of the inbox and names none. */
+export const NO_APP = 'unknown';
+
+export function isLetterAppId(text: string): boolean {
+  return text === NO_APP || appIdSchema.safeParse(text).success;
+}
+
 /** @throws CommandError when it is no appId. */
 export function checkAppId(appId: string): void {
   if (!appIdSchema.safeParse(appId).success)

@@ -198,7 +198,22 @@ describe('Redis', () => {
     await using full = await openOwnRedis({ arguments: ['--maxmemory', '1'] });
     const result = await stack.command(['enqueue', APP_ID, 'abc', '--json'], { env: { REDIS_URL: full.url } });
     expect(result).toMatchObject({ code: 1, stdout: '' });
-    expect(result.stderr).toContain('OOM');
+    expect(result.stderr).toMatch(/^Redis refuses: OOM .+\n$/);
+  });
+
+  test('that refuses a command fails it, and is told in one line', async () => {
+    const commands = ASKING_REDIS.map((words) => complete(words));
+    await using own = await openOwnRedis({
+      arguments: ['--user', 'app', 'on', '>secret', '~*', '&*', '+@connection', '+info', '+client'],
+    });
+    const env = { REDIS_URL: own.as('app:secret') };
+    const results = await Promise.all(commands.map((args) => stack.command([...args, '--json'], { env })));
+    for (const result of results) {
+      expect(result).toMatchObject({ code: 1, stdout: '' });
+      expect(result.stderr).toMatch(
+        /^Redis refuses: NOPERM .+\(The user of REDIS_URL may not do this: give it the right\.\)\n$/,
+      );
+    }
   });
 });
 

@@ -4,11 +4,14 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
+import { closeRedis, connectRedis } from '../../src/redis/connect.ts';
+import { Secret } from '../../src/secret.ts';
 import { deadLetterKey } from '../../src/store/object-keys.ts';
 import { DAY, HOUR, iso, MINUTE } from '../../src/time.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
-import { type CommandResult, lettersOf, openStack, type Stack } from '../support/stack.ts';
+import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
+import { type CommandResult, type Environment, lettersOf, openStack, type Stack } from '../support/stack.ts';
 
 const never = new AbortController().signal;
 
@@ -175,6 +178,9 @@ test.each([
   ['list', '--limit', '-1'],
   ['list', '--errcode', 'x'],
   ['list', '--reason', 'because'],
+  // An attempt may fail with it; nothing dies of it.
+  ['list', '--reason', 'weixin-busy'],
+  ['list', '--app', 'wrong'],
   ['list', '--since', 'yesterday'],
   ['list', '--until', '3 days'],
   ['list', 'everything'],
@@ -324,6 +330,35 @@ describe.each(['replay', 'discard'])('%s', (command) => {
     expect(await isQueued(job)).toBe(false);
   });
 });
+
+test.each(['replay', 'discard'])('%s of what nothing matches says so', async (command) => {
+  await bury(recentJob());
+  const [text, json] = await Promise.all([
+    deadLetters(command, '--all', '--app', OTHER_APP_ID),
+    deadLetters(command, '--app', 'unknown', '--json'),
+  ]);
+  expect(text).toMatchObject({ code: 0, stdout: 'no open dead letter matches\n' });
+  expect(json.rows()).toMatchObject([{ matched: 0, failed: 0 }]);
+});
+
+test.each(['replay', 'discard'])('%s that Redis refuses halfway tells what was done by then', async (command) => {
+  await bury(recentJob());
+  await using own = await openOwnRedis();
+  const env = { REDIS_URL: own.url };
+  await stack.command(['dead-letters', 'rebuild'], { env });
+  const result = await stack.command(['dead-letters', command, '--all', '--json'], { env: await reading(own) });
+  expect(result).toMatchObject({ code: 1, stderr: expect.stringMatching(/^Redis refuses: NOPERM/) });
+  expect(result.rows()).toMatchObject([{ matched: 1, failed: 0, incomplete: true }]);
+});
+
+/** The same Redis for a user who may only read. */
+async function reading(own: OwnRedis): Promise<Environment> {
+  const config = { url: new Secret(own.url), prefix: '', sentinelMaster: '' };
+  const redis = connectRedis(config, 'patient', 'test', () => undefined);
+  await redis.call('ACL', 'SETUSER', 'reader', 'on', '>secret', '~*', '&*', '+@read', '+@connection', '+info');
+  await closeRedis(redis);
+  return { REDIS_URL: own.as('reader:secret') };
+}
 
 describe('replay', () => {
   test('puts media back to work with a fresh history, and a worker archives them', async () => {

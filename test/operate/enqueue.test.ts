@@ -6,6 +6,7 @@ import { laneOf } from '../../src/queue/lane.ts';
 import { parseStoredJob } from '../../src/queue/stored-job.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
+import { openOwnRedis } from '../support/own-redis.ts';
 import { type CommandResult, openStack, type Stack, writeLines } from '../support/stack.ts';
 
 let stack: Stack;
@@ -66,8 +67,6 @@ describe('media as arguments', () => {
   test.each([
     ['a media_id that is none', [APP_ID, 'a/b'], 'a/b', /mediaId/],
     ['an app that is not configured', [OTHER_APP_ID, 'abc'], 'abc', /not configured/],
-    ['an app that is none', ['wx1', 'abc'], 'abc', /appId/],
-    ['a time that is none', [APP_ID, 'abc', '--received-at', 'yesterday'], 'abc', /receivedAt/],
     ['a time in the future', [APP_ID, 'abc', '--received-at', '2999-01-01T00:00:00Z'], 'abc', /future/],
   ])('%s is rejected by its name, and the command fails', async (_what, args, where, mistake) => {
     const result = await stack.command(['enqueue', ...args, '--json']);
@@ -92,6 +91,9 @@ test.each([
   ['media and a file', [APP_ID, 'abc', '--file', '-']],
   ['a kind for a file', ['--file', '-', '--kind', 'image']],
   ['a time for a file', ['--file', '-', '--received-at', '2026-06-15T12:00:00Z']],
+  ['an app that is none', ['wx12', 'abc']],
+  ['a time that is none', [APP_ID, 'abc', '--received-at', 'yesterday']],
+  ['a time that is not in UTC', [APP_ID, 'abc', '--received-at', '2026-06-15 12:00']],
   ['a kind that is none', [APP_ID, 'abc', '--kind', 'gif']],
   ['an option without its value', [APP_ID, 'abc', '--kind']],
 ])('%s is wrong usage', async (_what, args) => {
@@ -122,7 +124,7 @@ describe('a file of jobs', () => {
     const path = await writeLines(stack, ['no job', testJob()]);
     const { code, stdout } = await stack.command(['enqueue', '--file', path]);
     expect(code).toBe(1);
-    expect(stdout).toMatch(/^rejected line 1: .+\naccepted 1, duplicates 0, rejected 1\n$/);
+    expect(stdout).toBe('rejected line 1: job: is not JSON\naccepted 1, duplicates 0, rejected 1\n');
   });
 
   test('comes from standard input as well, whatever ends its lines', async () => {
@@ -165,8 +167,29 @@ describe('a file of jobs', () => {
       nodeOptions: ['--max-old-space-size=64'],
     });
     const [rejected, sums] = result.rows();
-    expect(rejected).toMatchObject({ rejected: 'line 1' });
+    expect(rejected).toEqual({ rejected: 'line 1', mistakes: ['job: is longer than 65536 characters'] });
     expect(sums).toEqual({ accepted: 1, duplicates: 0, rejected: 1 });
+  });
+
+  test('that fills Redis halfway tells what was queued by then and what is wrong, and may be repeated', async () => {
+    await using own = await openOwnRedis({ arguments: ['--maxmemory', '4mb'] });
+    const env = { REDIS_URL: own.url };
+    const path = await writeLines(stack, ['no job', ...Array.from({ length: 6_000 }, () => testJob())]);
+    const [json, text] = [
+      await stack.command(['enqueue', '--file', path, '--json'], { env }),
+      await stack.command(['enqueue', '--file', path], { env }),
+    ];
+    const said = /^Redis refuses: OOM .+ \(Redis is full: raise its maxmemory\.\)\n$/;
+    for (const { code, stderr } of [json, text]) {
+      expect(code).toBe(1);
+      expect(stderr).toMatch(said);
+    }
+    const sums = json.rows().at(-1);
+    expect(sums).toEqual({ accepted: expect.any(Number), duplicates: 0, rejected: 1, incomplete: true });
+    expect(sums?.['accepted']).toBeGreaterThan(0);
+    expect(text.stdout).toMatch(
+      /\naccepted 0, duplicates \d+, rejected 1, then it failed: repeating it does no harm\n$/,
+    );
   });
 
   test.each([
