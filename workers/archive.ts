@@ -107,6 +107,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const metrics = createMetrics({
     inFlight: () => dispatcher.inFlight,
     budget: () => budget,
+    redisUp: () => redis.status === 'ready' && !pulse.isSilent,
     queue: cached(QUEUE_STATS_MAX_AGE_MS, () => readQueueStats(redis, keys, lanes, appIds)),
     gates: () => gates.list(),
     mediaTtlMs: media.ttlMs,
@@ -343,14 +344,18 @@ async function aborted(signal: AbortSignal): Promise<void> {
   await promise;
 }
 
-/** Asks at most every `maxAgeMs`, however often it is asked itself. */
+/** Asks at most every `maxAgeMs`, and once at a time, however often it is asked itself. */
 function cached<T>(maxAgeMs: number, ask: () => Promise<T>): () => Promise<T> {
   let answer: Promise<T> | undefined;
   let askedAt = 0;
+  let pending = false;
   return () => {
-    if (answer === undefined || elapsed() - askedAt > maxAgeMs) {
+    if (answer === undefined || (!pending && elapsed() - askedAt > maxAgeMs)) {
       askedAt = elapsed();
-      answer = ask();
+      pending = true;
+      answer = ask().finally(() => {
+        pending = false;
+      });
       answer.catch(() => {
         answer = undefined;
       });

@@ -37,8 +37,11 @@ export function logJobEvent(log: Logger, event: JobEvent): void {
       log.warn({ ...jobFields(event.job), outcome: 'wait', ...failureFields(event) }, 'waits for the gate of its app');
       return;
     case 'dead': {
-      const { appId, mediaId, reason, failure, attempt } = event;
-      log.error({ appId, mediaId, outcome: 'dead', reason, failure, attempt, hint: FAILURES[reason].hint }, 'given up');
+      const { appId, mediaId, reason, failure, durationMs, attempt } = event;
+      log.error(
+        { appId, mediaId, outcome: 'dead', reason, failure, durationMs, attempt, hint: FAILURES[reason].hint },
+        'given up',
+      );
       return;
     }
     case 'duplicate':

@@ -1,29 +1,45 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { orAbort } from '../abort.ts';
 import type { Gate } from '../queue/gates.ts';
 import type { JobEvent } from '../queue/job-events.ts';
 import type { LaneStats } from '../queue/queue-stats.ts';
-import { type Clock, SECOND } from '../time.ts';
+import { type Clock, MINUTE, SECOND } from '../time.ts';
 import type { TokenRefresh } from '../weixin/credentials/issued-token.ts';
 
 /** What is asked for when Prometheus scrapes. */
 export interface MetricSources {
   readonly inFlight: () => number;
   readonly budget: () => { readonly usedBytes: number; readonly totalBytes: number };
+  /** False while Redis is away or silent: then nothing is asked of it. */
+  readonly redisUp: () => boolean;
   readonly queue: () => Promise<readonly LaneStats[]>;
   readonly gates: () => Promise<readonly Gate[]>;
   readonly mediaTtlMs: number;
   readonly now: Clock;
 }
 
+interface QueueFacts {
+  readonly lanes: readonly LaneStats[];
+  readonly closed: readonly Gate[];
+}
+
 export interface Metrics {
   observeJob(event: JobEvent): void;
   observeToken(refresh: TokenRefresh): void;
-  /** The text format of Prometheus. */
+  /**
+   * The text format of Prometheus, soon, whatever Redis does: the numbers of this worker always, those of the queue as far
+   * as they can be had.
+   */
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
 }
 
 /** From a small image on a fast line to a long video on a slow one. */
 const ATTEMPT_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+
+/** Longer than this a scrape does not wait for the queue: Prometheus gives up after 10 s by default. */
+const QUEUE_TIMEOUT_MS = SECOND;
+/** A very long queue takes longer to read: so long its last numbers stand for it. */
+const QUEUE_MAX_AGE_MS = 2 * MINUTE;
 
 /** The numbers of one worker; those of the queue are the same from each. */
 export function createMetrics(sources: MetricSources): Metrics {
@@ -63,6 +79,11 @@ export function createMetrics(sources: MetricSources): Metrics {
     registers,
   });
   const budgetTotal = new Gauge({ name: 'weixin_media_memory_budget_bytes', help: 'WORKER_MEMORY_BUDGET.', registers });
+  const redisUp = new Gauge({
+    name: 'weixin_media_redis_up',
+    help: '1 while Redis answers; while it does not, what it knows is absent: depth, deadline, age and gates.',
+    registers,
+  });
   const depth = new Gauge({
     name: 'weixin_media_queue_depth',
     help: 'Jobs in the queue, by state.',
@@ -86,6 +107,39 @@ export function createMetrics(sources: MetricSources): Metrics {
     registers,
   });
 
+  let last: { readonly facts: QueueFacts; readonly at: number } | undefined;
+
+  /** Returns `undefined` for what can't be had now. */
+  async function readQueue(): Promise<QueueFacts | undefined> {
+    if (!sources.redisUp()) return undefined;
+    const asked = Promise.all([sources.queue(), sources.gates()]).then(([lanes, closed]): QueueFacts => {
+      last = { facts: { lanes, closed }, at: sources.now() };
+      return last.facts;
+    });
+    return orAbort(asked, AbortSignal.timeout(QUEUE_TIMEOUT_MS)).catch(() =>
+      last !== undefined && sources.now() - last.at < QUEUE_MAX_AGE_MS ? last.facts : undefined,
+    );
+  }
+
+  function setQueue(facts: QueueFacts | undefined): void {
+    for (const gauge of [depth, gates]) gauge.reset();
+    for (const gauge of [oldest, nearest]) gauge.remove();
+    if (facts === undefined) return;
+    const { lanes, closed } = facts;
+    for (const state of ['waiting', 'delayed', 'active', 'failed'] as const) {
+      depth.set(
+        { state },
+        lanes.reduce((sum, lane) => sum + lane[state], 0),
+      );
+    }
+    const deadlines = lanes.flatMap(({ nearestDeadline }) => nearestDeadline ?? []);
+    const first = Math.min(...deadlines);
+    const now = sources.now();
+    oldest.set(deadlines.length === 0 ? 0 : Math.max(0, (now - (first - sources.mediaTtlMs)) / SECOND));
+    if (deadlines.length > 0) nearest.set((first - now) / SECOND);
+    for (const { appId, reason } of closed) gates.set({ app: appId, reason }, 1);
+  }
+
   return {
     observeJob: (event) => {
       switch (event.type) {
@@ -102,6 +156,7 @@ export function createMetrics(sources: MetricSources): Metrics {
         case 'dead':
           failed.inc({ failure: event.failure.code });
           dead.inc({ reason: event.reason });
+          if (event.durationMs !== undefined) attempts.observe({ outcome: 'dead' }, event.durationMs / SECOND);
           return;
         default:
           return;
@@ -113,22 +168,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       const { usedBytes, totalBytes } = sources.budget();
       budgetUsed.set(usedBytes);
       budgetTotal.set(totalBytes);
-      const [lanes, closed] = await Promise.all([sources.queue(), sources.gates()]);
-      for (const state of ['waiting', 'delayed', 'active', 'failed'] as const) {
-        depth.set(
-          { state },
-          lanes.reduce((sum, lane) => sum + lane[state], 0),
-        );
-      }
-      const deadlines = lanes.flatMap(({ nearestDeadline }) => nearestDeadline ?? []);
-      const now = sources.now();
-      nearest.remove();
-      oldest.set(
-        deadlines.length === 0 ? 0 : Math.max(0, (now - (Math.min(...deadlines) - sources.mediaTtlMs)) / SECOND),
-      );
-      if (deadlines.length > 0) nearest.set((Math.min(...deadlines) - now) / SECOND);
-      gates.reset();
-      for (const { appId, reason } of closed) gates.set({ app: appId, reason }, 1);
+      setQueue(await readQueue());
+      redisUp.set(sources.redisUp() ? 1 : 0);
       return { contentType: registry.contentType, body: await registry.metrics() };
     },
   };

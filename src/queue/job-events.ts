@@ -34,7 +34,10 @@ export type JobEvent =
       readonly appId: string;
       readonly mediaId: string;
       readonly reason: FailureCode;
+      /** What the last attempt failed of: for `deadline-exceeded` it is not the reason. */
       readonly failure: Failure;
+      /** Of the last attempt; absent when there was none. */
+      readonly durationMs?: number;
       readonly attempt: number;
     }
   /** Another job had archived the media by the time this one was taken. */

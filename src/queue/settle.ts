@@ -126,8 +126,16 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     if (unburied !== undefined) return postpone(held, unburied);
     await lane.fail(taken, verdict.reason);
     const { appId, mediaId } = job;
-    const failure: Failure = { code: verdict.reason, ...factsOf(letter) };
-    observe({ type: 'dead', appId, mediaId, reason: verdict.reason, failure, attempt: ledger.attempts.length });
+    const last = ledger.attempts.at(-1);
+    observe({
+      type: 'dead',
+      appId,
+      mediaId,
+      reason: verdict.reason,
+      failure: { code: last?.failure ?? verdict.reason, ...factsOf(letter) },
+      ...(last === undefined ? {} : { durationMs: last.durationMs }),
+      attempt: ledger.attempts.length,
+    });
   }
 
   async function buryInvalid(

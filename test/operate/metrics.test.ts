@@ -1,4 +1,4 @@
-import { beforeEach, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { createMetrics, type MetricSources, type Metrics } from '../../src/operate/metrics.ts';
 import type { Gate } from '../../src/queue/gates.ts';
 import type { LaneStats } from '../../src/queue/queue-stats.ts';
@@ -12,15 +12,23 @@ const object = { key: 'x', sizeBytes: 1_000, sha256: 'ab', contentType: 'image/j
 
 let lanes: LaneStats[];
 let gates: Gate[];
+let redisUp: boolean;
+let read: () => Promise<void>;
 let metrics: Metrics;
 
 beforeEach(() => {
   lanes = [];
   gates = [];
+  redisUp = true;
+  read = async () => undefined;
   const sources: MetricSources = {
     inFlight: () => 3,
     budget: () => ({ usedBytes: 5, totalBytes: 10 }),
-    queue: async () => lanes,
+    redisUp: () => redisUp,
+    queue: async () => {
+      await read();
+      return lanes;
+    },
     gates: async () => gates,
     mediaTtlMs: 3 * DAY,
     now: clock.now,
@@ -51,7 +59,15 @@ test('what became of media is counted by outcome, failure and reason', async () 
   metrics.observeJob({ type: 'wait', job, failure: { code: 'quota-exhausted' }, durationMs: 1, attempt: 1 });
   const { appId, mediaId } = job;
   const failure = { code: 'invalid-media-id' } as const;
-  metrics.observeJob({ type: 'dead', appId, mediaId, reason: 'media-expired', failure, attempt: 1 });
+  metrics.observeJob({ type: 'dead', appId, mediaId, reason: 'media-expired', failure, durationMs: 300, attempt: 1 });
+  metrics.observeJob({
+    type: 'dead',
+    appId,
+    mediaId,
+    reason: 'job-invalid',
+    failure: { code: 'job-invalid' },
+    attempt: 0,
+  });
   metrics.observeJob({ type: 'duplicate', jobId: 'x' });
   metrics.observeToken({ appId, kind: 'stable_token', forced: false, result: 'issued' });
 
@@ -64,6 +80,8 @@ test('what became of media is counted by outcome, failure and reason', async () 
   expect(found.get('dead_total{reason="media-expired"}')).toBe(1);
   expect(found.get('attempt_seconds_bucket{le="0.25",outcome="archived"}')).toBe(1);
   expect(found.get('attempt_seconds_count{outcome="archived"}')).toBe(2);
+  expect(found.get('attempt_seconds_sum{outcome="dead"}')).toBe(0.3);
+  expect(found.get('attempt_seconds_count{outcome="dead"}')).toBe(1);
   expect(found.get('token_refresh_total{kind="stable_token",result="issued"}')).toBe(1);
 });
 
@@ -96,6 +114,51 @@ test('a gate is there while it is closed', async () => {
   expect((await samples()).get(`gate_closed{app="${APP_ID}",reason="ip-not-allowed"}`)).toBe(1);
   gates = [];
   expect([...(await samples()).keys()].filter((name) => name.startsWith('gate_closed'))).toEqual([]);
+});
+
+describe('while the queue can not be read', () => {
+  const OF_THE_QUEUE = /^(queue_depth|oldest_seconds|nearest_deadline_seconds|gate_closed)/;
+
+  async function expectLocalOnly(up: number): Promise<void> {
+    const found = await samples();
+    expect([found.get('redis_up'), found.get('in_flight'), found.get('archived_total')]).toEqual([up, 3, 1]);
+    expect([...found.keys()].filter((name) => OF_THE_QUEUE.test(name))).toEqual([]);
+  }
+
+  beforeEach(async () => {
+    metrics.observeJob({ type: 'archived', job, object, durationMs: 200, attempt: 1, marginMs: 1 });
+    lanes = [laneOf({ waiting: 2, nearestDeadline: clock.now() + HOUR })];
+    gates = [{ appId: APP_ID, reason: 'ip-not-allowed', closedAt: 0, probeAt: 0 }];
+  });
+
+  test('since Redis is away, the numbers of this worker are told, and those of the queue left out', async () => {
+    expect((await samples()).get('redis_up')).toBe(1);
+    redisUp = false;
+    read = () => Promise.reject(new Error('must not be asked'));
+    await expectLocalOnly(0);
+    redisUp = true;
+    read = async () => undefined;
+    expect((await samples()).get('queue_depth{state="waiting"}')).toBe(2);
+  });
+
+  test('since Redis refuses, or takes long, the last numbers stand for two minutes', async () => {
+    await samples();
+    lanes = [];
+    for (const trouble of [() => Promise.reject(new Error('NOPERM')), () => Promise.withResolvers<never>().promise]) {
+      read = trouble;
+      clock.advance(59 * SECOND);
+      const found = await samples();
+      expect(found.get('queue_depth{state="waiting"}')).toBe(2);
+      expect(found.get(`gate_closed{app="${APP_ID}",reason="ip-not-allowed"}`)).toBe(1);
+    }
+    clock.advance(2 * SECOND);
+    await expectLocalOnly(1);
+  });
+
+  test('at the first scrape, nothing is made up', async () => {
+    read = () => Promise.reject(new Error('NOPERM'));
+    await expectLocalOnly(1);
+  });
 });
 
 test('no label holds a media_id, an openId or anything else without bound', async () => {

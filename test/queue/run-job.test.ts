@@ -143,7 +143,12 @@ describe('an attempt that fails for a passing cause', () => {
     expect(letter?.attempts).toHaveLength(eventsOf(by, 'retry').length + 1);
     expect(letter?.attempts[0]?.failure).toBe('store-busy');
     expect(letter?.attempts.at(-1)?.failure).toBe('weixin-timeout');
-    expect(eventsOf(by, 'dead')).toMatchObject([{ reason: 'deadline-exceeded' }]);
+    // Counted and logged as what it failed of.
+    const { durationMs } = letter?.attempts.at(-1) ?? {};
+    expect(eventsOf(by, 'dead')).toMatchObject([
+      { reason: 'deadline-exceeded', failure: { code: 'weixin-timeout' }, durationMs },
+    ]);
+    expect(durationMs).toEqual(expect.any(Number));
   });
 
   test('by throwing is unclassified, kept by its name alone, and tried again', async () => {

@@ -83,6 +83,11 @@ test('a worker whose Redis is frozen is not ready, and need not be restarted', a
   // The connection stands all the while.
   expect(await untilReadiness(base, 503)).toBe('Redis does not answer\n');
   expect(await ask(`${base}/healthz`)).toEqual({ status: 200, text: 'ok\n' });
+  const metrics = await ask(`${base}/metrics`);
+  expect(metrics.status).toBe(200);
+  const found = samples(metrics.text);
+  expect([found.get('weixin_media_redis_up'), found.get('weixin_media_archived_total')]).toEqual([0, 0]);
+  expect(metrics.text).not.toMatch(/^weixin_media_(queue_depth|oldest_seconds)/m);
   stack.redisServer().process.kill('SIGCONT');
   expect(await untilReadiness(base, 200)).toBe('ok\n');
   await worker.stop(0);
@@ -126,6 +131,8 @@ test('every metric of the contract is served, with the labels and the numbers of
   expect(found.get('weixin_media_dead_total{reason="media-type-unsupported"}')).toBe(2);
   expect(found.get('weixin_media_attempt_seconds_count{outcome="archived"}')).toBe(6);
   expect(found.get('weixin_media_attempt_seconds_count{outcome="retry"}')).toBe(1);
+  expect(found.get('weixin_media_attempt_seconds_count{outcome="dead"}')).toBe(2);
+  expect(found.get('weixin_media_redis_up')).toBe(1);
   expect(found.get(`weixin_media_gate_closed{app="${OTHER_APP_ID}",reason="quota-exhausted"}`)).toBe(1);
   expect(found.get('weixin_media_token_refresh_total{kind="stable_token",result="issued"}')).toBe(1);
   expect(found.get('weixin_media_token_refresh_total{kind="token",result="issued"}')).toBe(1);
@@ -157,6 +164,7 @@ test('what is served has the names that dashboards and alerts rely on', async ()
     'weixin_media_nearest_deadline_seconds gauge',
     'weixin_media_oldest_seconds gauge',
     'weixin_media_queue_depth gauge',
+    'weixin_media_redis_up gauge',
     'weixin_media_token_refresh_total counter',
   ]);
 });
