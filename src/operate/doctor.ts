@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import { FAILURES, type Result } from '../failure.ts';
 import { connectRedis, describeRedis, untilReady } from '../redis/connect.ts';
 import { redisKeys } from '../redis/keys.ts';
-import { readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
+import { describeDurability, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
 import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { elapsed, SECOND } from '../time.ts';
@@ -50,7 +50,8 @@ async function checkRedis(config: Config): Promise<Finding[]> {
         ? 'no memory limit'
         : `${byteCount(facts.usedMemoryBytes)} of ${byteCount(facts.maxMemoryBytes)} used`;
     const mistakes = redisMistakes(facts).map((detail): Finding => ({ check: 'redis', result: 'warn', detail }));
-    return [{ check: 'redis', result: 'ok', detail: `${where}, version ${facts.version}, ${limit}` }, ...mistakes];
+    const detail = `${where}, version ${facts.version}, ${describeDurability(facts)}, ${limit}`;
+    return [{ check: 'redis', result: 'ok', detail }, ...mistakes];
   } catch {
     return [
       { check: 'redis', result: 'fail', detail: `${where} can't be reached (${lastError})`, hint: 'Check REDIS_URL.' },

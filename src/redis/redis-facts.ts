@@ -9,9 +9,11 @@ export interface RedisFacts {
   readonly maxMemoryBytes: number;
   readonly usedMemoryBytes: number;
   readonly aofEnabled: boolean;
+  /** `always`, `everysec` or `no`; `undefined` where we may not ask. */
+  readonly appendFsync: string | undefined;
 }
 
-/** Asks Redis about itself by INFO, which needs no right to read its configuration. */
+/** Asks Redis about itself by INFO, which needs no right to read its configuration, and for one setting more if it may. */
 export async function readRedisFacts(redis: RedisClient): Promise<RedisFacts> {
   const fields = new Map<string, string>();
   for (const section of ['server', 'memory', 'persistence']) {
@@ -26,7 +28,26 @@ export async function readRedisFacts(redis: RedisClient): Promise<RedisFacts> {
     maxMemoryBytes: Number(fields.get('maxmemory') ?? 0),
     usedMemoryBytes: Number(fields.get('used_memory') ?? 0),
     aofEnabled: fields.get('aof_enabled') === '1',
+    appendFsync: await appendFsync(redis),
   };
+}
+
+/** INFO does not tell it, and a managed Redis has no CONFIG. */
+async function appendFsync(redis: RedisClient): Promise<string | undefined> {
+  const [, value] = (await redis.config('GET', 'appendfsync').catch(() => [])) as string[];
+  return value;
+}
+
+/** How safe what it has accepted is, in words. */
+export function describeDurability({ evictionPolicy, aofEnabled, appendFsync: sync }: RedisFacts): string {
+  const lost: Readonly<Record<string, string>> = {
+    always: 'nothing is lost at a power cut',
+    everysec: 'the last second may be lost at a power cut',
+    no: 'what the system has not written yet is lost at a power cut',
+  };
+  const aof = aofEnabled ? 'AOF on' : 'AOF off';
+  if (!aofEnabled || sync === undefined) return `${evictionPolicy}, ${aof}`;
+  return `${evictionPolicy}, ${aof}, appendfsync ${sync}${lost[sync] === undefined ? '' : ` (${lost[sync]})`}`;
 }
 
 /** What is wrong with a Redis, each with what to do about it. */

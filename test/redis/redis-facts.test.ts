@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { closeRedis, connectRedis } from '../../src/redis/connect.ts';
-import { type RedisFacts, readRedisFacts, redisMistakes } from '../../src/redis/redis-facts.ts';
+import { describeDurability, type RedisFacts, readRedisFacts, redisMistakes } from '../../src/redis/redis-facts.ts';
 import { Secret } from '../../src/secret.ts';
 import { openOwnRedis } from '../support/own-redis.ts';
 
@@ -10,6 +10,7 @@ const GOOD: RedisFacts = {
   maxMemoryBytes: 0,
   usedMemoryBytes: 1,
   aofEnabled: true,
+  appendFsync: 'everysec',
 };
 
 test('a Redis that keeps everything has no mistakes', () => {
@@ -50,5 +51,26 @@ test('a real Redis is asked without the right to read its configuration', async 
     maxMemoryBytes: 64 * 1024 * 1024,
     usedMemoryBytes: expect.any(Number),
     aofEnabled: true,
+    appendFsync: undefined,
   });
+});
+
+test.each(['always', 'everysec', 'no'])('one that may be asked tells appendfsync %s', async (setting) => {
+  await using own = await openOwnRedis({ arguments: ['--appendfsync', setting] });
+  const config = { url: new Secret(own.url), prefix: '', sentinelMaster: '' };
+  const redis = connectRedis(config, 'patient', 'test', () => undefined);
+  try {
+    expect(await readRedisFacts(redis)).toMatchObject({ appendFsync: setting });
+  } finally {
+    await closeRedis(redis);
+  }
+});
+
+test.each<[Partial<RedisFacts>, string]>([
+  [{}, 'noeviction, AOF on, appendfsync everysec (the last second may be lost at a power cut)'],
+  [{ appendFsync: 'always' }, 'noeviction, AOF on, appendfsync always (nothing is lost at a power cut)'],
+  [{ appendFsync: undefined }, 'noeviction, AOF on'],
+  [{ aofEnabled: false, evictionPolicy: 'allkeys-lru' }, 'allkeys-lru, AOF off'],
+])('%o is durable so: %s', (facts, expected) => {
+  expect(describeDurability({ ...GOOD, ...facts })).toBe(expected);
 });
