@@ -20,7 +20,7 @@ function takenOver(worker: WorkerProcess): string[] {
 
 test('a worker that stands still for longer than a lock lasts, in the middle of downloads, leaves them to another', async () => {
   await using s3 = await startEmbeddedS3('behind-the-proxy');
-  await using proxy = await startFaultProxy(s3.endpoint, { listUploads: true });
+  await using proxy = await startFaultProxy(s3.endpoint, { lists: 'uploads' });
   const gateway = { endpoint: proxy.endpoint, accessKeyId: 'test', secretAccessKey: S3_SECRET };
   await using stack = await openStack({ gateway, env });
   const { simulator } = stack;
