@@ -36,6 +36,8 @@ export interface DeadLetterIndex {
    * wanted. What has no deadline was no MediaJob, and may be handed in corrected. Harmless to repeat.
    */
   discard(jobId: string, deadline: string | null): Promise<void>;
+  /** Removes the entry of this very death; one that has died again since stays. */
+  removeDeath(summary: Pick<DeadLetterSummary, 'jobId' | 'diedAt'>): Promise<void>;
   get(jobId: string): Promise<DeadLetterSummary | undefined>;
   /** Tells, for each id, whether an open dead letter is there. */
   hasAny(jobIds: readonly string[]): Promise<boolean[]>;
@@ -111,6 +113,9 @@ export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: 
       if (!Number.isNaN(until)) steps.set(keys.discarded(jobId), '', 'PX', Math.max(DAY, until - now()));
       await steps.exec();
     },
+    removeDeath: async ({ jobId, diedAt }) => {
+      await redis.eval(REMOVE_DEATH, 2, deadByTime, deadRecords, jobId, Date.parse(diedAt));
+    },
     get: async (jobId) => parseRecord(await redis.hget(deadRecords, jobId)),
     hasAny: async (jobIds) => {
       if (jobIds.length === 0) return [];
@@ -121,6 +126,12 @@ export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: 
     list,
   };
 }
+
+const REMOVE_DEATH = `
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1`;
 
 function pairs(flat: readonly string[]): [jobId: string, score: number][] {
   const rows: [string, number][] = [];

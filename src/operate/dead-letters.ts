@@ -157,9 +157,10 @@ export async function replayDeadLetters(
 const SKIPPED: Readonly<Record<SkipReason, string>> = {
   expired: 'WeChat no longer has the media (--include-expired tries it all the same)',
   'not-a-job': 'it holds no MediaJob; correct the producer and enqueue the media anew',
-  'not-open': 'it has been resolved or discarded meanwhile',
+  'not-open': 'it has been replayed, resolved or discarded meanwhile',
   missing: 'there is no letter in the bucket (dead-letters rebuild makes the list true again)',
-  settling: 'it is just being buried; try again in a moment',
+  settling: 'a job of it is still in the queue; try again in a moment',
+  'under-way': 'somebody else replays it just now',
 };
 
 /** `dead-letters discard`: notes that nothing more is to be done. Exit 1 when one could not be. */

@@ -5,10 +5,11 @@ import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId, parseMediaJob } from '../media/media-job.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
-import type { Clock } from '../time.ts';
+import { releaseLease, takeLease } from '../redis/lease.ts';
+import { type Clock, MINUTE } from '../time.ts';
 import { type Lanes, laneOf } from './lane.ts';
 import { priorityOf } from './priority.ts';
-import { parseStoredJob, storedJobData } from './stored-job.ts';
+import { type Ledger, parseStoredJob, storedJobData } from './stored-job.ts';
 
 /** What became of one dead letter that was to be replayed. */
 export type Replayed =
@@ -20,11 +21,15 @@ export type Replayed =
 /**
  * - `expired`: WeChat no longer has the media.
  * - `not-a-job`: the letter holds no MediaJob.
- * - `not-open`: it has been resolved or discarded meanwhile.
+ * - `not-open`: it has been replayed, resolved or discarded meanwhile.
  * - `missing`: there is no letter in the bucket.
- * - `settling`: its job has not left the queue yet; a moment later it has.
+ * - `settling`: a job of it has not left the queue yet; a moment later it has.
+ * - `under-way`: somebody else replays it just now.
  */
-export type SkipReason = 'expired' | 'not-a-job' | 'not-open' | 'missing' | 'settling';
+export type SkipReason = 'expired' | 'not-a-job' | 'not-open' | 'missing' | 'settling' | 'under-way';
+
+/** Longer than a replay may take. */
+const LEASE_MS = 2 * MINUTE;
 
 export interface ReplayParts {
   readonly redis: RedisClient;
@@ -47,11 +52,33 @@ export interface ReplayOptions {
  * Puts a dead letter back to work, with a fresh history.
  *
  * The letter in the bucket first, then the job, then the index: a crash in between leaves the letter listed, and
- * replaying it again is harmless.
+ * replaying it again is harmless. One replay of a letter at a time: a second one would write over what has become of the
+ * first.
  */
 export async function replay(
   parts: ReplayParts,
-  { key }: DeadLetterSummary,
+  summary: DeadLetterSummary,
+  options: ReplayOptions,
+  signal: AbortSignal,
+): Promise<Replayed> {
+  const { redis, keys, deadLetters } = parts;
+  if (options.dryRun) return putBack(parts, summary, options, signal);
+  const lease = await takeLease(redis, keys.replay(summary.jobId), LEASE_MS);
+  if (lease === undefined) return { outcome: 'skipped', why: 'under-way' };
+  try {
+    // Since the list was read.
+    const listed = await deadLetters.index.get(summary.jobId);
+    if (listed?.diedAt !== summary.diedAt) return { outcome: 'skipped', why: 'not-open' };
+    return await putBack(parts, summary, options, signal);
+  } finally {
+    // It ends by itself.
+    await releaseLease(redis, lease).catch(() => undefined);
+  }
+}
+
+async function putBack(
+  parts: ReplayParts,
+  { key, diedAt }: DeadLetterSummary,
   options: ReplayOptions,
   signal: AbortSignal,
 ): Promise<Replayed> {
@@ -69,15 +96,15 @@ export async function replay(
   const id = mediaJobId(job);
   const lane = lanes.lane(laneOf(job.appId));
   const inLane = await lane.peek(id);
-  if (inLane !== undefined && isDying(inLane.data)) return { outcome: 'skipped', why: 'settling' };
-
-  const marked = await deadLetters.markReplayed(key, letter, options.note, signal);
-  if (!marked.ok) return { outcome: 'failed', failure: marked.failure };
-  await redis.sadd(keys.lanes, job.appId);
-  const data = storedJobData({ job, ledger: { attempts: [], replayed: true } });
-  await lane.add([{ id, data, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }]);
+  if (inLane === undefined) {
+    const marked = await deadLetters.markReplayed(key, letter, options.note, signal);
+    if (!marked.ok) return { outcome: 'failed', failure: marked.failure };
+    await redis.sadd(keys.lanes, job.appId);
+    const data = storedJobData({ job, ledger: { attempts: [], replayed: true } });
+    await lane.add([{ id, data, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }]);
+  } else if (!isReplay(inLane.data)) return { outcome: 'skipped', why: 'settling' };
   // Unless it has died again meanwhile, and is listed for that.
-  if ((await deadLetters.index.get(id))?.diedAt === letter.diedAt) await deadLetters.index.remove(id);
+  await deadLetters.index.removeDeath({ jobId: id, diedAt });
   return { outcome: 'replayed' };
 }
 
@@ -86,8 +113,13 @@ function jobOf(letter: DeadLetter, now: number): MediaJob | undefined {
   return parsed.ok ? parsed.job : undefined;
 }
 
-/** True for a job that is on its way out: adding it again would do nothing, and then it would be gone. */
-function isDying(data: string): boolean {
+/**
+ * True for the job of a replay that was broken off. Any other is on its way out, or will tell by itself how it ends:
+ * adding one would do nothing, and then it would be gone.
+ */
+function isReplay(data: string): boolean {
   const parsed = parseStoredJob(data);
-  return parsed.ok && parsed.stored.ledger.verdict !== undefined;
+  if (!parsed.ok) return false;
+  const { replayed, verdict }: Ledger = parsed.stored.ledger;
+  return replayed === true && verdict === undefined;
 }

@@ -76,10 +76,16 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     if (await finish(held, key, signal)) observe({ type: 'duplicate', jobId: held.taken.id });
   }
 
-  /** Tells the dead letter of a replay, then removes the job. Returns false when it has to be done later. */
+  /**
+   * Tells the dead letter, if there is one, then removes the job. Returns false when it has to be done later.
+   *
+   * Not only a replay may have one: a producer that was held up between asking for a media and adding it may have added
+   * one that had died by then.
+   */
   async function finish(held: HeldJob, archivedKey: string, signal: AbortSignal): Promise<boolean> {
     const { job, ledger, lane, taken } = held;
-    if (ledger.replayed === true) {
+    const [listed] = await deadLetters.index.hasAny([mediaJobId(job)]);
+    if (ledger.replayed === true || listed === true) {
       const unresolved = await deadLetters.resolve(mediaJobId(job), deadLetterKey(job), archivedKey, signal);
       if (unresolved !== undefined) {
         await postpone(held, unresolved);

@@ -15,6 +15,8 @@ export interface RedisKeys {
   readonly deadRecords: string;
   /** STRING with expiry: an operator has decided that nothing more is to be done about this media. */
   readonly discarded: (jobId: string) => string;
+  /** STRING with expiry: held by whoever puts a dead letter back to work. */
+  readonly replay: (jobId: string) => string;
   /** HASH of the closed gates by app. @see src/queue/gates.ts */
   readonly gates: string;
   /** STRING with expiry: held by the worker that looks at a closed gate. */
@@ -41,6 +43,7 @@ export function redisKeys(prefix: string): RedisKeys {
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
     discarded: (jobId) => `${prefix}:discarded:${jobId}`,
+    replay: (jobId) => `${prefix}:replay:${jobId}`,
     gates: `${prefix}:gates`,
     probe: (appId) => `${prefix}:gates:probe:${appId}`,
     token: (appId) => `${prefix}:token:${appId}`,

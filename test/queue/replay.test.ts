@@ -104,12 +104,23 @@ describe('a dead letter that is replayed', () => {
   });
 
   test('twice is one job', async () => {
-    const { summary } = await dead();
-    expect(await Promise.all([putBack(summary), putBack(summary)])).toEqual([
-      { outcome: 'replayed' },
-      { outcome: 'replayed' },
-    ]);
+    const { job, summary } = await dead();
+    expect(await Promise.all([putBack(summary), putBack(summary)])).toEqual(
+      expect.arrayContaining([{ outcome: 'replayed' }, { outcome: 'skipped', why: 'under-way' }]),
+    );
+    expect(await putBack(summary)).toEqual({ outcome: 'skipped', why: 'not-open' });
     expect(await by.lane.counts()).toMatchObject({ waiting: 1, active: 0 });
+    expect((await letterOf(by, job))?.replays).toHaveLength(1);
+  });
+
+  test('after a replay that was broken off before the list was told, is the job that is there', async () => {
+    const { job, summary } = await dead();
+    await putBack(summary);
+    await by.index.add(summary);
+    expect(await putBack(summary)).toEqual({ outcome: 'replayed' });
+    expect(await by.lane.counts()).toMatchObject({ waiting: 1 });
+    expect(await whereabouts(by, job)).toMatchObject({ listed: undefined, letter: 'replayed' });
+    expect((await letterOf(by, job))?.replays).toHaveLength(1);
   });
 
   test('and dies again at once, before the replay has ended, stays among the dead letters', async () => {
@@ -187,11 +198,24 @@ describe('a replay', () => {
     expect(await putBack(summary)).toEqual({ outcome: 'skipped', why: 'missing' });
   });
 
-  test('of a media whose job has not left the queue yet is skipped', async () => {
+  const verdict = { reason: 'media-too-large', diedAt: iso(Date.now()) };
+  test.each([
+    { what: 'is being buried', ledger: { attempts: [], verdict } },
+    { what: 'is being buried again', ledger: { attempts: [], verdict, replayed: true } },
+    { what: 'somebody has added by other ways', ledger: { attempts: [] } },
+  ])('of a media with a job that $what is skipped', async ({ ledger }) => {
     const { job, summary } = await dead();
-    const verdict = { reason: 'media-too-large', diedAt: iso(clock.now()) };
-    await by.lane.add([{ id: mediaJobId(job), data: { ...job, ledger: { attempts: [], verdict } }, priority: 1 }]);
+    await by.lane.add([{ id: mediaJobId(job), data: { ...job, ledger }, priority: 1 }]);
     await expectNothing(job, putBack(summary), { outcome: 'skipped', why: 'settling' });
+  });
+
+  test('is not needed for a media that a job added by other ways has archived: its letter is resolved', async () => {
+    const { job } = await dead();
+    await by.lane.add([{ id: mediaJobId(job), data: job, priority: 1 }]);
+    const well = testWorker({ corner, store: bucket.store, clock });
+    await well.runNext();
+    const places = { archivedAt: expect.any(String), inLane: undefined, listed: undefined, letter: 'resolved' };
+    expect(await whereabouts(by, job)).toEqual(places);
   });
 
   test('fails when the bucket does not answer, and nothing is done', async () => {

@@ -166,7 +166,7 @@ export function testWorker({
   const lane = lanes.lane(laneOf(appId));
   const markers = watch(createArchivedMarkers(redis, keys, now), ['mark', 'find']);
   const gates = watch(createGates(redis, keys, now, now, random), ['close', 'open']);
-  const index = watch(createDeadLetterIndex(redis, keys, now), ['add', 'remove', 'discard']);
+  const index = watch(createDeadLetterIndex(redis, keys, now), ['add', 'remove', 'removeDeath', 'discard']);
   const deadLetters = createDeadLetters(store, index, now);
   const door = createDoor({ redis, keys, lanes, mediaTtlMs, openId: { type: 'none' }, now });
   const recover = recoverMedia.bind(undefined, store);
