@@ -4,6 +4,7 @@ import { Secret } from '../../secret.ts';
 const ALGORITHM = 'aes-256-gcm';
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
+const MARK_BYTES = 9;
 
 /**
  * Encrypts an access_token for Redis with a key made from the app's secret: every worker of the app can read it, a
@@ -28,6 +29,12 @@ export function unsealToken(sealed: string, appSecret: Secret, appId: string): S
   } catch {
     return undefined;
   }
+}
+
+/** Returns 12 characters that tell this secret of an app from its others and give nothing of it away. */
+export function markOfSecret(appSecret: Secret, appId: string): string {
+  const mark = hkdfSync('sha256', appSecret.reveal(), appId, 'weixin-media-archiver mark', MARK_BYTES);
+  return Buffer.from(mark).toString('base64url');
 }
 
 function keyOf(appSecret: Secret, appId: string): Uint8Array {

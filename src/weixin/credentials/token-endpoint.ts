@@ -40,6 +40,8 @@ export interface TokenAnswer {
 export interface TokenEndpoint {
   readonly hosts: ApiHosts;
   readonly http: HttpPool;
+  /** Further tries within a call after a blip. Default 2. */
+  readonly blipRetries?: number;
 }
 
 /**
@@ -57,7 +59,7 @@ export interface TokenEndpoint {
 export async function requestToken(
   { appId, credential }: Account,
   force: boolean,
-  { hosts, http }: TokenEndpoint,
+  { hosts, http, blipRetries = BLIP_RETRIES }: TokenEndpoint,
   signal: AbortSignal,
 ): Promise<Result<TokenAnswer>> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(TOKEN_CALL_TIMEOUT_MS)]);
@@ -126,7 +128,7 @@ export async function requestToken(
 
   try {
     const answer = await pRetry(tryOnce, {
-      retries: BLIP_RETRIES,
+      retries: blipRetries,
       minTimeout: 0.3 * SECOND,
       factor: 2,
       randomize: true,

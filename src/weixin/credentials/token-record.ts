@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
+import { FAILURES, type Failure, type FailureCode } from '../../failure.ts';
 import type { RedisClient } from '../../redis/connect.ts';
 import type { Lease } from '../../redis/lease.ts';
 import type { Secret } from '../../secret.ts';
 import { DAY } from '../../time.ts';
 import type { Account } from './account.ts';
-import { sealToken, unsealToken } from './sealed-token.ts';
+import type { FailedCall } from './failed-call.ts';
+import { markOfSecret, sealToken, unsealToken } from './sealed-token.ts';
 
 /** An app's token as it lies in Redis, shared by the fleet. */
 export interface TokenRecord {
@@ -34,6 +36,8 @@ export interface TokenState {
   readonly record: TokenRecord | undefined;
   /** Of the app, whatever its secret was. */
   readonly calls: CountedCalls;
+  /** The failure since the last success with this worker's secret. */
+  readonly failed: FailedCall | undefined;
 }
 
 const recordSchema = z.object({
@@ -54,11 +58,30 @@ function timesSchema() {
     .transform((text) => text.split(',').filter(Boolean).map(Number));
 }
 
+const failedSchema = z.object({
+  until: z.number(),
+  count: z.number(),
+  failure: z.object({
+    // Another version may know more of them.
+    code: z.string().transform((code): FailureCode => (isFailureCode(code) ? code : 'unclassified')),
+    detail: z.string().optional(),
+    errcode: z.number().optional(),
+    errmsg: z.string().optional(),
+    rid: z.string().optional(),
+    httpStatus: z.number().optional(),
+  }),
+});
+
+function isFailureCode(code: string): code is FailureCode {
+  return Object.hasOwn(FAILURES, code);
+}
+
 export async function readTokenState(redis: RedisClient, key: string, account: Account): Promise<TokenState> {
   const fields: Readonly<Record<string, string>> = await redis.hgetall(key);
   return {
     record: parseRecord(fields, account),
     calls: callsSchema.parse(fields),
+    failed: parseFailed(fields[failedField(account)]),
   };
 }
 
@@ -70,6 +93,21 @@ function parseRecord(fields: Readonly<Record<string, string>>, account: Account)
   return token === undefined ? undefined : { token, ...facts };
 }
 
+function parseFailed(text: string | undefined): FailedCall | undefined {
+  if (text === undefined) return undefined;
+  try {
+    const parsed = failedSchema.safeParse(JSON.parse(text));
+    return parsed.success ? { ...parsed.data, failure: parsed.data.failure as Failure } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** One a secret: what was said of another secret says nothing of this one. */
+function failedField({ appId, credential }: Account): string {
+  return `failed:${markOfSecret(credential.secret, appId)}`;
+}
+
 /** Where an app's state is written: the hash, and the lease that allows it. */
 export interface TokenPlace {
   readonly redis: RedisClient;
@@ -77,7 +115,7 @@ export interface TokenPlace {
   readonly lease: Lease;
 }
 
-/** Writes the token. Returns false, and writes nothing, when the lease has gone. */
+/** Writes the token and forgets the failure before it. Returns false, and writes nothing, when the lease has gone. */
 export function writeTokenRecord(place: TokenPlace, account: Account, record: TokenRecord): Promise<boolean> {
   const fields = {
     sealed: sealToken(record.token, account.credential.secret, account.appId),
@@ -87,7 +125,7 @@ export function writeTokenRecord(place: TokenPlace, account: Account, record: To
     confirmedAt: record.confirmedAt,
     rejections: record.rejections,
   };
-  return write(place, fields);
+  return write(place, fields, failedField(account));
 }
 
 /** Writes down calls that are about to be made. Returns false, and writes nothing, when the lease has gone. */
@@ -95,9 +133,15 @@ export function writeCountedCalls(place: TokenPlace, { forcedAt, replacedAt }: C
   return write(place, { forcedAt: forcedAt.join(','), replacedAt: replacedAt.join(',') });
 }
 
+/** Writes the failure beside the token, which may still hold. Returns false, and writes nothing, when the lease has gone. */
+export function writeFailedCall(place: TokenPlace, account: Account, failed: FailedCall): Promise<boolean> {
+  return write(place, { [failedField(account)]: JSON.stringify(failed) });
+}
+
 const WRITE_IF_LEASED = `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('HDEL', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1`;
 
@@ -107,9 +151,19 @@ const KEEP_MS = DAY;
 async function write(
   { redis, key, lease }: TokenPlace,
   fields: Readonly<Record<string, string | number>>,
+  forgotten = '',
 ): Promise<boolean> {
   const { key: leaseKey, owner } = lease;
-  const written = await redis.eval(WRITE_IF_LEASED, 2, key, leaseKey, owner, KEEP_MS, ...Object.entries(fields).flat());
+  const written = await redis.eval(
+    WRITE_IF_LEASED,
+    2,
+    key,
+    leaseKey,
+    owner,
+    KEEP_MS,
+    forgotten,
+    ...Object.entries(fields).flat(),
+  );
   return written === 1;
 }
 

@@ -6,6 +6,7 @@ import type { RedisKeys } from '../../redis/keys.ts';
 import { type Lease, releaseLease, takeLease } from '../../redis/lease.ts';
 import { between, type Clock, elapsed, type Random, SECOND } from '../../time.ts';
 import type { Account } from './account.ts';
+import { failedCall, rememberedFailure } from './failed-call.ts';
 import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
 import { requestToken, TOKEN_CALL_TIMEOUT_MS, type TokenEndpoint } from './token-endpoint.ts';
 import {
@@ -14,6 +15,7 @@ import {
   type TokenRecord,
   type TokenState,
   writeCountedCalls,
+  writeFailedCall,
   writeTokenRecord,
 } from './token-record.ts';
 import { type CountedCall, recentRejections, remedyFor, renewAt, withCall } from './token-renewal.ts';
@@ -49,7 +51,8 @@ type Cause = 'renewal' | 'rejection' | 'force';
  * The tokens of `stable_token` and `token` credentials, shared through Redis.
  *
  * Each process holds the tokens it has seen in memory. Redis is asked only when one is due or was rejected; WeChat is
- * asked by the holder of a lease, everybody else waits for what it brings.
+ * asked by the holder of a lease, everybody else waits for what it brings: a token, or a failure, which then stands for
+ * the whole fleet for a pause that doubles from 5 s to 20 s, or to two minutes.
  */
 export function createTokenSource({ redis, keys, endpoint, now, random, onRefresh }: TokenSourceOptions): TokenSource {
   const held = new Map<string, Held>();
@@ -63,8 +66,10 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   }
 
   async function renew(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
-    const { record } = await readState(account);
+    const { record, failed } = await readState(account);
+    const remembered = rememberedFailure(failed, now());
     if (record === undefined || now() >= record.expiresAt) {
+      if (remembered !== undefined) return { ok: false, failure: remembered };
       const fetched = await withLease(account, record?.generation, WAIT_FOR_OTHERS_MS, signal, (lease, latest) =>
         fetchToken(account, latest, 'renewal', lease, signal),
       );
@@ -73,10 +78,12 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     if (now() < hold(account, record).renewAt) return succeed(issued(record));
 
     // Due, but it still holds: one worker fetches the next, nobody waits for it.
-    const fetched = await withLease(account, record.generation, 0, signal, (lease, latest) =>
-      fetchToken(account, latest, 'renewal', lease, signal),
-    );
-    if (fetched.ok) return succeed(issued(fetched.value));
+    if (remembered === undefined) {
+      const fetched = await withLease(account, record.generation, 0, signal, (lease, latest) =>
+        fetchToken(account, latest, 'renewal', lease, signal),
+      );
+      if (fetched.ok) return succeed(issued(fetched.value));
+    }
     hold(account, record).renewAt = Math.min(now() + RENEWAL_PAUSE_MS, record.expiresAt);
     return succeed(issued(record));
   }
@@ -88,13 +95,15 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   }
 
   async function replace(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
-    const { record, calls } = await readState(account);
+    const { record, calls, failed } = await readState(account);
     if (record === undefined) {
       held.delete(account.appId);
       return undefined;
     }
     hold(account, record);
     if (record.generation !== generation) return undefined;
+    const remembered = rememberedFailure(failed, now());
+    if (remembered !== undefined) return remembered;
     const { type } = account.credential;
     if (remedyFor(type, record, calls, now()) === 'none') return undefined;
 
@@ -109,7 +118,8 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
 
   /**
    * Runs `fetch` as the only one in the fleet, unless the token of `generation` has been replaced meanwhile: then
-   * returns the new one. Waits `patienceMs` at most for somebody else who is at it.
+   * returns the new one; or somebody else has tried in vain: then returns what it met. Waits `patienceMs` at most for
+   * somebody else who is at it.
    */
   async function withLease(
     account: Account,
@@ -123,11 +133,13 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
       const lease = await takeLease(redis, keys.tokenLease(account.appId), LEASE_MS);
       try {
         const latest = await readState(account);
-        const { record } = latest;
-        if (record !== undefined && record.generation !== generation && now() < record.expiresAt) {
+        const { record, failed } = latest;
+        if (record !== undefined && record.generation !== generation) {
           hold(account, record);
           return succeed(record);
         }
+        const remembered = rememberedFailure(failed, now());
+        if (remembered !== undefined) return { ok: false, failure: remembered };
         if (lease !== undefined) return await fetch(lease, latest);
       } finally {
         if (lease !== undefined) await releaseLease(redis, lease);
@@ -137,10 +149,10 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     }
   }
 
-  /** Asks WeChat and writes what it answers. Only under the lease. */
+  /** Asks WeChat and writes what it answers, be it a token or a failure. Only under the lease. */
   async function fetchToken(
     account: Account,
-    { record: before, calls }: TokenState,
+    { record: before, calls, failed }: TokenState,
     cause: Cause,
     lease: Lease,
     signal: AbortSignal,
@@ -151,12 +163,16 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     if (counted !== undefined && !(await writeCountedCalls(place, withCall(calls, counted, now()))))
       return fail('token-unavailable', { detail: LEASE_LOST });
 
+    // An endpoint that is known to fail is asked once a pause.
+    const once = failed === undefined ? {} : { blipRetries: 0 };
     const forced = cause === 'force';
-    const answer = await requestToken(account, forced, endpoint, signal);
+    const answer = await requestToken(account, forced, { ...endpoint, ...once }, signal);
     const report = { appId: account.appId, kind: type, forced };
     if (!answer.ok) {
       onRefresh({ ...report, result: 'failed', failure: answer.failure });
-      return answer;
+      const remembered = failedCall(type, failed, answer.failure, now(), random);
+      await writeFailedCall(place, account, remembered);
+      return { ok: false, failure: remembered.failure };
     }
     const { token, expiresInMs } = answer.value;
     const same = before?.token.reveal() === token.reveal();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { failure } from '../../../src/failure.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR } from '../../../src/time.ts';
 import type { Account } from '../../../src/weixin/credentials/account.ts';
@@ -8,6 +9,7 @@ import {
   type TokenPlace,
   type TokenState,
   writeCountedCalls,
+  writeFailedCall,
   writeTokenRecord,
 } from '../../../src/weixin/credentials/token-record.ts';
 import { APP_ID, testAccount } from '../../support/jobs.ts';
@@ -21,6 +23,7 @@ afterEach(() => corner[Symbol.asyncDispose]());
 
 describe('the state of a token in Redis', () => {
   const calls: CountedCalls = { forcedAt: [1, 2], replacedAt: [3] };
+  const failed = { until: 5, count: 2, failure: failure('ip-not-allowed', { errcode: 40164, detail: '203.0.113.7' }) };
   const record = {
     token: new Secret('the token'),
     generation: 'g',
@@ -40,28 +43,38 @@ describe('the state of a token in Redis', () => {
     readTokenState(corner.redis, corner.keys.token(APP_ID), account);
 
   test('is empty at first', async () => {
-    const empty = { record: undefined, calls: { forcedAt: [], replacedAt: [] } };
+    const empty = { record: undefined, calls: { forcedAt: [], replacedAt: [] }, failed: undefined };
     expect(await read()).toEqual(empty);
   });
 
-  test('keeps counted calls where there is no token', async () => {
+  test('keeps counted calls and a failure where there is no token', async () => {
     const place = await openPlace();
     expect(await writeCountedCalls(place, calls)).toBe(true);
-    expect(await read()).toEqual({ record: undefined, calls });
+    expect(await writeFailedCall(place, testAccount(), failed)).toBe(true);
+    expect(await read()).toEqual({ record: undefined, calls, failed });
     expect(await corner.redis.pttl(place.key)).toBeGreaterThan(23 * HOUR);
   });
 
-  test('keeps the counted calls when a token is written', async () => {
+  test('keeps the counted calls when a token is written, and forgets the failure', async () => {
     const place = await openPlace();
     await writeCountedCalls(place, calls);
+    await writeFailedCall(place, testAccount(), failed);
     expect(await writeTokenRecord(place, testAccount(), record)).toBe(true);
-    expect(await read()).toEqual({ record, calls });
+    expect(await read()).toEqual({ record, calls, failed: undefined });
+  });
+
+  test('keeps the token when a failure is written', async () => {
+    const place = await openPlace();
+    await writeTokenRecord(place, testAccount(), record);
+    await writeFailedCall(place, testAccount(), failed);
+    expect(await read()).toMatchObject({ record: { generation: 'g' }, failed });
   });
 
   test('is not written by who has lost the lease', async () => {
     const place = await openPlace();
     const late = { ...place, lease: { ...place.lease, owner: 'somebody else' } };
     expect(await writeCountedCalls(late, calls)).toBe(false);
+    expect(await writeFailedCall(late, testAccount(), failed)).toBe(false);
     expect(await writeTokenRecord(late, testAccount(), record)).toBe(false);
     expect(await corner.redis.exists(place.key)).toBe(0);
   });
@@ -70,7 +83,8 @@ describe('the state of a token in Redis', () => {
     const place = await openPlace();
     await writeTokenRecord(place, testAccount(), record);
     await writeCountedCalls(place, calls);
+    await writeFailedCall(place, testAccount(), failed);
     const other: Account = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('another') } };
-    expect(await read(other)).toEqual({ record: undefined, calls });
+    expect(await read(other)).toEqual({ record: undefined, calls, failed: undefined });
   });
 });

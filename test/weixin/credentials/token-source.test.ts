@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startWeixinSimulator, type WeixinSimulator } from '../../../src/demo/weixin/weixin-simulator.ts';
-import type { Failure } from '../../../src/failure.ts';
+import { type Failure, failure } from '../../../src/failure.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR, MINUTE, SECOND } from '../../../src/time.ts';
 import { createApiHosts } from '../../../src/weixin/api-hosts.ts';
 import type { Account } from '../../../src/weixin/credentials/account.ts';
 import type { TokenRefresh, TokenSource } from '../../../src/weixin/credentials/issued-token.ts';
 import { sealToken, unsealToken } from '../../../src/weixin/credentials/sealed-token.ts';
+import { writeFailedCall } from '../../../src/weixin/credentials/token-record.ts';
 import { createTokenSource } from '../../../src/weixin/credentials/token-source.ts';
 import { createHttpPool, type HttpPool } from '../../../src/weixin/http.ts';
 import { type TestClock, testClock } from '../../support/clock.ts';
@@ -187,13 +188,15 @@ describe('a forced call', () => {
     expect(forcedCalls()).toBe(20);
   });
 
-  test('whose answer is lost is not repeated: the token that it brought is asked for', async () => {
+  test('whose answer is lost is not repeated: the token that it brought is asked for after the pause', async () => {
     const [first, second] = [source(), source()];
     const { token } = await tokenOf(first);
     await comeToForcing(first);
     simulator.arm({ endpoint: 'token', forced: true, action: { type: 'lost-answer' } });
     expect(await rejectToken(first)).toMatchObject({ code: 'weixin-unreachable' });
+    expect(await rejectToken(second)).toMatchObject({ code: 'weixin-unreachable' });
     expect([calls(), forcedCalls()]).toEqual([4, 1]);
+    advance(5 * SECOND);
     expect(await rejectToken(second)).toBeUndefined();
     expect([calls(), forcedCalls()]).toEqual([5, 1]);
     expect((await tokenOf(second)).token).not.toBe(token);
@@ -222,6 +225,170 @@ describe('a forced call', () => {
     await comeToForcing(source());
     expect(await rejectToken(from)).toBeUndefined();
     expect(forcedCalls()).toBe(1);
+  });
+});
+
+describe('a failed call', () => {
+  const types = ['stable_token', 'token'] as const;
+  /** What a first failure costs: blips are tried again within the call where that changes nothing at WeChat. */
+  const TRIES = { stable_token: 3, token: 1 };
+
+  test.each(types)('for a %s stands for all: 300 jobs of two processes get its failure', async (type) => {
+    const account = testAccount(APP_ID, type);
+    const sources = [source(), source()];
+    simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: -1 } });
+    const jobs = Array.from({ length: 300 }, (_, index) => (sources[index % 2] ?? source()).current(account, never));
+    for (const issued of await Promise.all(jobs))
+      expect(issued).toMatchObject({ ok: false, failure: { code: 'weixin-busy', errcode: -1 } });
+    expect(calls()).toBe(TRIES[type]);
+    expect(refreshes.map(({ result }) => result)).toEqual(['failed']);
+  });
+
+  test.each(types)('for a %s is repeated once a pause, which doubles', async (type) => {
+    const account = testAccount(APP_ID, type);
+    const sources = [source(), source()];
+    simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: -1 } });
+    const asks: number[] = [];
+    const startedAt = clock.now();
+    for (let second = 0; second < 60; second += 1) {
+      const before = calls();
+      await Promise.all(sources.map((from) => from.current(account, never)));
+      if (calls() > before) asks.push((clock.now() - startedAt) / SECOND);
+      advance(SECOND);
+    }
+    // 3.75, 7.5 and 15 s, at the seconds after them; then 30 or 15.
+    const expected = { stable_token: [0, 4, 12, 27, 42, 57], token: [0, 4, 12, 27, 57] }[type];
+    expect(asks).toEqual(expected);
+    expect(calls()).toBe(TRIES[type] + expected.length - 1);
+  });
+
+  test('is told in full, so that a gate closes with its reason', async () => {
+    const errmsg = `invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist`;
+    simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: 40164, errmsg } });
+    const first = await source().current(testAccount(), never);
+    const second = await source().current(testAccount(), never);
+    expect(second).toMatchObject({ ok: false, failure: { code: 'ip-not-allowed', errcode: 40164 } });
+    expect(second).toMatchObject({ failure: { detail: '203.0.113.7', errmsg: expect.stringContaining(errmsg) } });
+    expect(second).toMatchObject({ failure: { rid: expect.stringMatching(/^[0-9a-f-]+$/) } });
+    expect(second).toEqual(first);
+    expect(calls()).toBe(1);
+  });
+
+  test.each(types)('for a %s does not stand longer for being read, and is forgotten with a success', async (type) => {
+    const account = testAccount(APP_ID, type);
+    const from = source();
+    const disarm = simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: 40164 } });
+    for (let second = 0; second < 60; second += 1) {
+      expect((await from.current(account, never)).ok).toBe(false);
+      advance(SECOND);
+    }
+    disarm();
+    // What somebody has corrected is noticed within the pause.
+    for (let second = 0; second < 60; second += 1) {
+      await from.current(account, never);
+      advance(SECOND);
+    }
+    expect((await from.current(account, never)).ok).toBe(true);
+    const fields = Object.keys(await corner.redis.hgetall(corner.keys.token(APP_ID)));
+    expect(fields.filter((field) => field.startsWith('failed'))).toEqual([]);
+  });
+
+  test('with one secret says nothing of another', async () => {
+    const wrong: Account = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('mistyped') } };
+    const refused = { ok: false, failure: { code: 'app-secret-invalid', errcode: 40125 } };
+    expect(await source().current(wrong, never)).toMatchObject(refused);
+    // Without any pause, and a success with the right one does not send those with the wrong one to WeChat again.
+    await tokenOf(source());
+    expect(await source().current(wrong, never)).toMatchObject(refused);
+    expect(calls()).toBe(2);
+    expect(JSON.stringify(await corner.redis.hgetall(corner.keys.token(APP_ID)))).not.toContain('mistyped');
+  });
+
+  test('to renew early leaves the token in use, and is repeated once a pause', async () => {
+    const sources = [source(), source()];
+    const [{ token } = { token: '' }] = await Promise.all(sources.map((from) => tokenOf(from)));
+    advance(2 * HOUR - 85 * SECOND);
+    simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: -1 } });
+    for (let second = 0; second < 80; second += 1) {
+      for (const from of sources) expect((await tokenOf(from)).token).toBe(token);
+      advance(SECOND);
+    }
+    expect(calls() - 1).toBeLessThanOrEqual(TRIES.stable_token + 6);
+    simulator.disarm();
+    advance(MINUTE);
+    for (const from of sources) expect((await tokenOf(from)).token).not.toBe(token);
+  });
+
+  test('is met by a job that waited for the one that made it', async () => {
+    const lease = { key: corner.keys.tokenLease(APP_ID), owner: 'another process' };
+    await corner.redis.set(lease.key, lease.owner);
+    const waiting = source().current(testAccount(), never);
+    const failed = { until: clock.now() + SECOND, count: 1, failure: failure('weixin-busy', { errcode: -1 }) };
+    const place = { redis: corner.redis, key: corner.keys.token(APP_ID), lease };
+    expect(await writeFailedCall(place, testAccount(), failed)).toBe(true);
+    expect(await waiting).toEqual({ ok: false, failure: failed.failure });
+    expect(calls()).toBe(0);
+  });
+
+  test('whose answer was lost has /cgi-bin/token issue one token a pause, not one a try or a job', async () => {
+    const account = testAccount(APP_ID, 'token');
+    const sources = [source(), source()];
+    simulator.arm({ endpoint: 'token', action: { type: 'lost-answer' } });
+    for (let step = 0; step < 180; step += 1) {
+      for (const issued of await Promise.all(sources.map((from) => from.current(account, never))))
+        expect(issued).toMatchObject({ ok: false, failure: { code: 'weixin-unreachable' } });
+      advance(10 * SECOND);
+    }
+    expect(simulator.issuedTokens().length).toBe(calls());
+    expect(calls()).toBeGreaterThan(10);
+    expect(calls()).toBeLessThanOrEqual(30);
+  });
+
+  test('of /cgi-bin/token for a rejection counts towards the 30 of an hour', async () => {
+    const account = testAccount(APP_ID, 'token');
+    const from = source();
+    await tokenOf(from, account);
+    advance(MINUTE);
+    // Every other one is lost, so that no pause grows.
+    simulator.arm({ endpoint: 'token', every: 2, action: { type: 'lost-answer' } });
+    for (let step = 0; step < 200; step += 1) {
+      await rejectToken(from, account);
+      advance(10 * SECOND);
+    }
+    expect(calls() - 1).toBe(30);
+  });
+
+  test('for a rejection is told to all who report it, also while no further call may be made', async () => {
+    const account = testAccount(APP_ID, 'token');
+    const sources = [source(), source()];
+    for (const from of sources) await tokenOf(from, account);
+    advance(MINUTE);
+    simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: 40164 } });
+    for (const from of sources) expect(await rejectToken(from, account)).toMatchObject({ code: 'ip-not-allowed' });
+    expect(calls()).toBe(2);
+  });
+
+  test('that lies in Redis damaged is none', async () => {
+    simulator.arm({ endpoint: 'token', times: 1, action: { type: 'errcode', errcode: 40164 } });
+    await source().current(testAccount(), never);
+    const key = corner.keys.token(APP_ID);
+    const [field = ''] = await corner.redis.hkeys(key);
+    for (const damaged of ['', '{', '{}', '{"until":"x"}']) {
+      await corner.redis.hset(key, field, damaged);
+      await tokenOf(source());
+    }
+  });
+
+  test('of a kind that only a newer version knows is unclassified', async () => {
+    simulator.arm({ endpoint: 'token', times: 1, action: { type: 'errcode', errcode: 40164 } });
+    await source().current(testAccount(), never);
+    const key = corner.keys.token(APP_ID);
+    const [[field, text] = ['', '']] = Object.entries(await corner.redis.hgetall(key));
+    await corner.redis.hset(key, field, text.replace('ip-not-allowed', 'constructor'));
+    expect(await source().current(testAccount(), never)).toMatchObject({
+      ok: false,
+      failure: { code: 'unclassified', errcode: 40164 },
+    });
   });
 });
 
