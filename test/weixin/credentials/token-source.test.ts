@@ -534,6 +534,17 @@ describe('in Redis', () => {
     expect(unsealToken(sealed, new Secret(APP_SECRET), 'wx0000000000000000')).toBeUndefined();
   });
 
+  test('a token of endless life lives for a day', async () => {
+    const body = '{"access_token":"the-token","expires_in":1e400}';
+    simulator.arm({ endpoint: 'token', action: { type: 'text', body } });
+    await tokenOf(source());
+    await tokenOf(source());
+    expect(calls()).toBe(1);
+    advance(24 * HOUR);
+    await tokenOf(source());
+    expect(calls()).toBe(2);
+  });
+
   test.each(['', 'x', 'AAAA', Buffer.alloc(200).toString('base64')])(
     'a damaged token (%j) counts as none',
     async (sealed) => {
