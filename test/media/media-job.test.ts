@@ -82,6 +82,11 @@ describe('a mistake is told by its field', () => {
     ['a message id that is a number', { source: { messageId: 23_456 } }, /^source\.messageId: /],
     ['a label that is a number', { labels: { shop: 7 } }, /^labels\.shop: /],
     ['a label name with a space', { labels: { 'shop id': '7' } }, /^labels\.shop id: a label is named by 1 to 64 /],
+    [
+      'a label of no name of ours',
+      { labels: JSON.parse('{"__proto__":"7"}') },
+      /^labels: a label is not named __proto__$/,
+    ],
     ['too long a label', { labels: { shop: 'x'.repeat(257) } }, /^labels\.shop: /],
     [
       'too many labels',
@@ -98,6 +103,16 @@ describe('a mistake is told by its field', () => {
   test('and all of them at once', () => {
     const mistakes = mistakesOf({ v: 1, appId: 'x', mediaId: '', receivedAt: 'now' });
     expect(mistakes.map((mistake) => mistake.split(':')[0])).toEqual(['appId', 'mediaId', 'receivedAt']);
+  });
+
+  test('and no more of them, nor longer ones, than somebody reads', () => {
+    const long = 'x'.repeat(100_000);
+    const labels = Object.fromEntries(
+      Array.from({ length: 1_000 }, (_, index) => [`${index} ${long.slice(0, 500)}`, 7]),
+    );
+    for (const wrong of [{ labels }, { labels: { [long]: '' } }, { [long]: 1 }, { source: { [long]: 1 } }]) {
+      expect(mistakesOf({ ...WHOLE, ...wrong }).join().length).toBeLessThan(20 * 700);
+    }
   });
 
   test.each([undefined, null, 1, 'text', [], [WHOLE], () => WHOLE])('%o is no job', (input) => {
