@@ -227,7 +227,7 @@ function openLane(
     try {
       await ofOurs(step);
     } catch (error) {
-      if (!isReplyError(error)) throw error;
+      if (!isCounterError(error)) throw error;
       const [key, active] = [backend.toKey(job.id), backend.toKey('active')];
       await redis
         .multi()
@@ -401,7 +401,7 @@ async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: s
   try {
     return (await backend.moveToActive(token)) as Activated;
   } catch (error) {
-    if (!(error instanceof SyntaxError || error instanceof TypeError || isReplyError(error))) throw error;
+    if (!(error instanceof SyntaxError || error instanceof TypeError || isCounterError(error))) throw error;
     for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
       if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
       const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
@@ -411,9 +411,16 @@ async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: s
   }
 }
 
-/** True when a script broke on what it found in Redis. */
-function isReplyError(error: unknown): boolean {
-  return error instanceof Error && error.name === 'ReplyError';
+/**
+ * True when a script broke on a counter that is none. Redis tells by words alone; and only then has the script run at
+ * all, while for other errors (LOADING, READONLY, OOM) the job may be another worker's by now.
+ */
+function isCounterError(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    error.name === 'ReplyError' &&
+    /hash value is not an integer|increment or decrement would overflow/.test(error.message)
+  );
 }
 
 /** A counter as it should be, whatever lay in its place. */

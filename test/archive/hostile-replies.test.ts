@@ -19,10 +19,10 @@ const MAX_BYTES = 4_096;
 const PART_BYTES = 1_000;
 /** Properties side by side: an answer that is tried again is waited for. */
 const LANES = 48;
-const RUNS = 10;
+const RUNS = 8;
 /** An attempt tries four times, each as long as the total time, with pauses of up to 5 s in all. */
-const TIMEOUTS = { connectMs: 5 * SECOND, responseMs: SECOND, idleMs: SECOND, totalMs: 3 * SECOND };
-const ATTEMPT_MS = 20 * SECOND;
+const TIMEOUTS = { connectMs: 5 * SECOND, responseMs: 4 * SECOND, idleMs: 4 * SECOND, totalMs: 8 * SECOND };
+const ATTEMPT_MS = 45 * SECOND;
 
 let backend: S3Backend;
 

@@ -73,7 +73,8 @@ describe('fields', () => {
   test('keep every word in its order, whatever the text', () => {
     fc.assert(
       fc.property(fc.string(), fc.integer({ min: 1, max: 100 }), (text, width) => {
-        expect(wrapped(text, width).join(' ')).toBe(text);
+        const words = (line: string): string[] => line.split(' ').filter((word) => word !== '');
+        expect(words(wrapped(text, width).join(' '))).toEqual(words(text));
       }),
     );
   });

@@ -286,7 +286,7 @@ export const hostileReplies: fc.Arbitrary<HostileReply> = fc
       junk: seldom(bytes(100)),
       splits: fc.array(share, { maxLength: 4 }),
       ending: fc.oneof(
-        { weight: 8, arbitrary: fc.constant<'end' | 'keep' | 'reset'>('end') },
+        { weight: 20, arbitrary: fc.constant<'end' | 'keep' | 'reset'>('end') },
         { weight: 1, arbitrary: fc.constantFrom<'end' | 'keep' | 'reset'>('keep', 'reset') },
       ),
     }),
