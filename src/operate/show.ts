@@ -29,7 +29,7 @@ const STATES: Readonly<Record<string, string>> = {
   waiting: 'waiting',
   wait: 'waiting',
   delayed: 'delayed',
-  active: 'running',
+  active: 'active',
 };
 
 const BUCKET_TIMEOUT_MS = MINUTE;

@@ -4,8 +4,9 @@ import type { Gate } from '../queue/gates.ts';
 import { type LaneStats, readQueueStats } from '../queue/queue-stats.ts';
 import { iso, SECOND } from '../time.ts';
 import { EXIT } from './command-error.ts';
+import { gateLines } from './media-story.ts';
 import { openQueue } from './open-queue.ts';
-import { byteCount, duration, type Output, table } from './output.ts';
+import { byteCount, duration, type Field, fields, type Output, table } from './output.ts';
 
 /** Over how many minutes `status` sums what the fleet did. */
 const THROUGHPUT_MINUTES = 15;
@@ -69,63 +70,56 @@ interface Report {
   readonly waiting: number;
   readonly delayed: number;
   readonly active: number;
+  readonly failed: number;
   readonly deadLetters: number;
-  readonly workers: readonly { host: string; pid: number; inFlight: number; concurrency: number }[];
+  readonly workers: readonly { host: string; pid: number; version: string; inFlight: number; concurrency: number }[];
   readonly apps: readonly {
     appId: string;
     waiting: number;
     delayed: number;
     active: number;
+    failed: number;
     nearestDeadlineSeconds?: number;
-    recent: { archived: number; retry: number; dead: number; bytes: number };
+    recent: { archived: number; retry: number; wait: number; dead: number; bytes: number };
   }[];
 }
 
 function describe(report: Report, closed: readonly Gate[], now: number): string {
-  const { waiting, delayed, active, deadLetters, workers, apps } = report;
-  const lines = [
-    `waiting ${waiting}, delayed ${delayed}, running ${active}, dead letters ${deadLetters}, workers ${workers.length}`,
+  const { waiting, delayed, active, failed, deadLetters, workers, apps } = report;
+  const parts = [
+    `waiting ${waiting}, delayed ${delayed}, active ${active}, failed ${failed}`,
+    `dead letters ${deadLetters}, workers ${workers.length}`,
   ];
-  const rows = apps.map(({ appId, nearestDeadlineSeconds: nearest, recent, ...lane }) => [
-    appId,
-    lane.waiting,
-    lane.delayed,
-    lane.active,
-    nearest === undefined ? '-' : nearest < 0 ? `${duration(nearest * SECOND)} (late)` : duration(nearest * SECOND),
-    recent.archived,
-    byteCount(recent.bytes),
-    recent.retry,
-    recent.dead,
-  ]);
-  const minutes = `${THROUGHPUT_MINUTES} min`;
-  if (rows.length > 0) {
-    lines.push(
-      '',
-      table(
-        [
-          'app',
-          'waiting',
-          'delayed',
-          'running',
-          'nearest deadline',
-          `archived/${minutes}`,
-          `bytes/${minutes}`,
-          `retries/${minutes}`,
-          `dead/${minutes}`,
-        ],
-        rows,
-      ),
-    );
+  const sections = [parts.join(', ')];
+  if (apps.length > 0) sections.push(whatWaits(apps), whatWasDone(apps));
+  if (closed.length > 0) {
+    const gates = closed.map((gate): Field => [gate.appId, ...gateLines(gate, now)]);
+    sections.push(`closed gates\n${fields(gates)}`);
   }
-  for (const { appId, reason, detail, closedAt, probeAt } of closed) {
-    const why = detail === undefined ? reason : `${reason}: ${detail}`;
-    lines.push(
-      '',
-      `gate of ${appId} closed for ${duration(now - closedAt)} (${why}), next probe in ${duration(Math.max(0, probeAt - now))}`,
-      `  ${FAILURES[reason].hint}`,
-    );
+  if (workers.length > 0) {
+    const rows = workers.map(({ host, pid, version, inFlight, concurrency }) => [
+      host,
+      pid,
+      version,
+      inFlight,
+      concurrency,
+    ]);
+    sections.push(table(['worker', 'pid', 'version', 'active', 'of'], rows));
   }
-  for (const { host, pid, inFlight, concurrency } of workers)
-    lines.push('', `worker ${host}:${pid} runs ${inFlight} of ${concurrency}`);
-  return lines.join('\n');
+  return sections.join('\n\n');
+}
+
+function whatWaits(apps: Report['apps']): string {
+  const rows = apps.map(({ appId, waiting, delayed, active, failed, nearestDeadlineSeconds: nearest }) => {
+    const left = nearest === undefined ? '-' : `${duration(nearest * SECOND)}${nearest < 0 ? ' (late)' : ''}`;
+    return [appId, waiting, delayed, active, failed, left];
+  });
+  return table(['app', 'waiting', 'delayed', 'active', 'failed', 'nearest deadline'], rows);
+}
+
+function whatWasDone(apps: Report['apps']): string {
+  const rows = apps.map(({ appId, recent: { archived, bytes, retry, wait, dead } }) => {
+    return [appId, archived, byteCount(bytes), retry, wait, dead];
+  });
+  return table([`in ${THROUGHPUT_MINUTES} min`, 'archived', 'bytes', 'retry', 'wait', 'dead'], rows);
 }

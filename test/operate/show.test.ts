@@ -63,7 +63,7 @@ test('a media that waits has its deadline and history', async () => {
   ]);
 });
 
-test('a media that runs or is delayed says so, with what has failed', async () => {
+test('a media that is active or delayed says so, with what has failed', async () => {
   const job = recentJob();
   await stack.queue.door.admit([job]);
   const lane = stack.queue.lanes.lane(laneOf(APP_ID));
@@ -75,7 +75,7 @@ test('a media that runs or is delayed says so, with what has failed', async () =
       await lane.complete(taken);
       continue;
     }
-    expect(await shown(job.mediaId)).toMatchObject({ state: 'running' });
+    expect(await shown(job.mediaId)).toMatchObject({ state: 'active' });
     const attempts = [
       { at: iso(Date.now() - HOUR), durationMs: 7, failure: 'weixin-timeout' },
       {

@@ -39,7 +39,11 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
   await door.admit([testJob({ receivedAt: iso(Date.now() - HOUR) }), testJob({ receivedAt: iso(oldest) })]);
   const others = await openStack({ env: { QUEUE_PREFIX: stack.config.redis.prefix, WEIXIN_APP_ID: OTHER_APP_ID } });
   await others.queue.door.admit([testJob({ appId: OTHER_APP_ID, receivedAt: iso(Date.now() - 4 * DAY) })]);
-  await gates.close(OTHER_APP_ID, 'ip-not-allowed', { code: 'ip-not-allowed', errcode: 40164, detail: '127.0.0.1' });
+  await gates.close(OTHER_APP_ID, 'ip-not-allowed', {
+    code: 'ip-not-allowed',
+    errcode: 40164,
+    errmsg: 'invalid ip 127.0.0.1, not in whitelist',
+  });
   const worker = {
     id: 'w',
     host: 'a-host',
@@ -51,6 +55,7 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
   };
   await fleet.beat(worker);
   throughput.count(APP_ID, 'archived', 12);
+  throughput.count(APP_ID, 'wait', 4);
   throughput.count(APP_ID, 'bytes', 3 * 1024 * 1024);
   await throughput.flush();
 
@@ -62,7 +67,7 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
     [APP_ID, 2],
     [OTHER_APP_ID, 1],
   ]);
-  expect(apps[0]).toMatchObject({ recent: { ...NOTHING, archived: 12, bytes: 3 * 1024 * 1024 } });
+  expect(apps[0]).toMatchObject({ recent: { ...NOTHING, archived: 12, wait: 4, bytes: 3 * 1024 * 1024 } });
   // Right within five minutes, as its help says.
   const slack = 6 * 60;
   expect(Math.abs(Number(apps[0]?.['nearestDeadlineSeconds']) - (oldest + 3 * DAY - Date.now()) / SECOND)).toBeLessThan(
@@ -75,12 +80,22 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
   ]);
 
   expect(text).toMatchObject({ code: 0, stderr: '' });
-  expect(text.stdout).toMatch(/^waiting 3, delayed 0, running 0, dead letters 0, workers 1\n/);
-  expect(text.stdout).toMatch(new RegExp(`^${OTHER_APP_ID} +1 +0 +0 +-.*\\(late\\)`, 'm'));
-  expect(text.stdout).toContain('3.0 MiB');
-  expect(text.stdout).toContain(`gate of ${OTHER_APP_ID} closed for`);
-  expect(text.stdout).toContain(FAILURES['ip-not-allowed'].hint);
-  expect(text.stdout).toContain('worker a-host:7 runs 3 of 32');
+  expect(text.stdout).toMatch(/^waiting 3, delayed 0, active 0, failed 0, dead letters 0, workers 1\n/);
+  expect(text.stdout).toMatch(/^app +waiting +delayed +active +failed +nearest deadline$/m);
+  expect(text.stdout).toMatch(new RegExp(`^${OTHER_APP_ID} +1 +0 +0 +0 +-.*\\(late\\)$`, 'm'));
+  expect(text.stdout).toMatch(/^in 15 min +archived +bytes +retry +wait +dead$/m);
+  expect(text.stdout).toMatch(new RegExp(`^${APP_ID} +12 +3\\.0 MiB +0 +4 +0$`, 'm'));
+  // Numbers stand under the end of their heads.
+  const [head = '', row = ''] = text.stdout.slice(text.stdout.indexOf('in 15 min')).split('\n');
+  expect(row.indexOf(' 12') + 3).toBe(head.indexOf('archived') + 'archived'.length);
+  const gate = text.stdout.slice(text.stdout.indexOf('closed gates'));
+  expect(gate).toMatch(
+    new RegExp(`^${OTHER_APP_ID} +closed for \\d+ s: ip-not-allowed \\(40164 invalid ip 127\\.0\\.0\\.1`, 'm'),
+  );
+  expect(gate.replaceAll(/\s+/g, ' ')).toContain(FAILURES['ip-not-allowed'].hint);
+  expect(gate).toMatch(/^ +Next probe \S+Z \(in .+\)\.$/m);
+  expect(text.stdout).toMatch(/^worker +pid +version +active +of\na-host +7 +1 +3 +32$/m);
+  for (const line of text.stdout.split('\n')) expect(line.length).toBeLessThan(80);
   await others[Symbol.asyncDispose]();
 });
 

@@ -121,7 +121,7 @@ test('a media handed in again does nothing while it waits, is delayed, runs, is 
   await eventually(() => (simulator.counts.media.has(running.mediaId) ? true : undefined));
   // 40007 is asked again after 10 s at the earliest.
   const states = [archived, dead, running].map(({ mediaId }) => stateOf(mediaId));
-  expect(await Promise.all(states)).toEqual(['archived', 'dead', 'running']);
+  expect(await Promise.all(states)).toEqual(['archived', 'dead', 'active']);
   const letters = await lettersOf(stack);
   const asked = new Map([archived, dead, running].map(({ mediaId }) => [mediaId, simulator.counts.media.get(mediaId)]));
   expect(await enqueue()).toEqual({ accepted: 0, duplicates: 8, rejected: 0 });
