@@ -207,7 +207,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     const { rejected } = await door.admit([job]);
     const [mistake] = rejected;
     if (mistake !== undefined) return buryInvalid(lane, taken, mistake.mistakes, job, signal);
-    await lane.complete(taken);
+    await settle.moved(lane, taken);
   }
 
   async function buryInvalid(

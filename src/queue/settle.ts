@@ -52,6 +52,8 @@ export interface Settle {
   bury(held: HeldJob, verdict: NonNullable<Ledger['verdict']>, signal: AbortSignal): Promise<void>;
   /** As `bury`, for what is no MediaJob. */
   buryInvalid(lane: Lane, taken: TakenJob, letter: DeadLetter, key: string, signal: AbortSignal): Promise<void>;
+  /** For a job of the inbox that the door has taken into the lane of its app: only this copy goes. */
+  moved(lane: Lane, taken: TakenJob): Promise<void>;
   /** Back to its lane as it lies in Redis, nothing used up. */
   release(lane: Lane, taken: TakenJob): Promise<void>;
 }
@@ -177,6 +179,7 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     dead,
     bury,
     buryInvalid,
+    moved: (lane, taken) => lane.complete(taken),
     release: (lane, taken) => lane.delay(taken, undefined, now()),
   };
 }
