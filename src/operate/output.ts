@@ -24,11 +24,15 @@ export interface OutputStreams {
   readonly stderr: NodeJS.WriteStream;
 }
 
+/** What a terminal may obey. Texts of peers and of foreign jobs must not; JSON has its own escapes. */
+const CONTROL = /[^\P{Cc}\n\t]/gu;
+
 export function createOutput(json: boolean, { stdout, stderr }: OutputStreams): Output {
   return {
     json,
-    result: (value, text) => void stdout.write(json ? `${JSON.stringify(value)}\n` : `${text()}\n`),
-    note: (text) => void stderr.write(`${text}\n`),
+    result: (value, text) =>
+      void stdout.write(json ? `${JSON.stringify(value)}\n` : `${text().replaceAll(CONTROL, '\ufffd')}\n`),
+    note: (text) => void stderr.write(`${text.replaceAll(CONTROL, '\ufffd')}\n`),
     progress: (label, total) => (stderr.isTTY ? terminalProgress(label, total, stderr) : SILENT),
   };
 }

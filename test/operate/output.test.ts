@@ -27,6 +27,14 @@ test('a result is one line of JSON, or the text for people', () => {
   expect(text.stdout()).toBe('for people\n');
 });
 
+test('nothing that a peer has said reaches a terminal as a command to it', async () => {
+  const { output, stdout, stderr } = outputOf(false);
+  for (const tell of [(text: string) => output.result({}, () => text), output.note])
+    tell('a\u001b[2Jb\u009b1mc\rd\u0007\te\nf 图');
+  await new Promise((resolve) => setImmediate(resolve));
+  for (const text of [stdout(), stderr()]) expect(text).toBe('a\ufffd[2Jb\ufffd1mc\ufffdd\ufffd\te\nf 图\n');
+});
+
 test('remarks go to stderr, and progress is shown on a terminal only', async () => {
   const { output, stdout, stderr } = outputOf(true);
   output.note('a remark');
