@@ -110,7 +110,7 @@ test('a media handed in again does nothing while it waits, is delayed, runs, is 
   const enqueue = async (): Promise<object | undefined> =>
     (await stack.command(['enqueue', '--file', file, '--json'])).rows().at(-1);
   const stateOf = async (mediaId: string): Promise<unknown> =>
-    (await stack.command(['show', APP_ID, mediaId, '--json'])).rows()[0]?.['state'];
+    (await stack.command(['show', '--json', APP_ID, '--', mediaId])).rows()[0]?.['state'];
 
   expect(await enqueue()).toEqual({ accepted: 4, duplicates: 4, rejected: 0 });
   expect(await enqueue()).toEqual({ accepted: 0, duplicates: 8, rejected: 0 });
