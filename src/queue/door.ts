@@ -58,9 +58,6 @@ interface Candidate {
 
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
-  /** Lanes this process has told the fleet about. */
-  const announced = new Set<string>();
-
   async function admit(inputs: readonly unknown[]): Promise<Admission> {
     const rejected: RejectedJob[] = [];
     const candidates = new Map<string, Candidate>();
@@ -109,12 +106,9 @@ export function createDoor(options: DoorOptions): Door {
 
   async function enqueue(batch: readonly Candidate[]): Promise<void> {
     for (const [appId, ofApp] of Map.groupBy(batch, ({ job }) => job.appId)) {
-      if (!announced.has(appId)) {
-        await redis.sadd(keys.lanes, appId);
-        announced.add(appId);
-      }
       const jobs = ofApp.map(({ id, job }) => ({ id, data: job, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }));
-      await lanes.lane(laneOf(appId)).add(jobs);
+      // Announced each time: a Redis that has lost its data has lost this too. In one round trip, and before the jobs.
+      await Promise.all([redis.sadd(keys.lanes, appId), lanes.lane(laneOf(appId)).add(jobs)]);
     }
   }
 
