@@ -9,7 +9,7 @@ import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
 import { type MediaJob, parseMediaJob } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
-import { openLanes } from './queue/lane.ts';
+import { openLanes } from './queue/open-lanes.ts';
 import { closeRedis, connectRedis, type RedisConfig, untilReady } from './redis/connect.ts';
 import { redisKeys } from './redis/keys.ts';
 import { parseRedisUrl } from './redis/redis-url.ts';

@@ -1,7 +1,7 @@
 import { FailureError, fail, failure, type Result, succeed } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
 import type { ArchiveStore, Digest, WriteReceipt } from '../store/archive-store.ts';
-import { PARTS_HELD } from '../store/archive-store.ts';
+import { mayNotLook, PARTS_HELD } from '../store/archive-store.ts';
 import { mediaKey, mediaKeyStem } from '../store/object-keys.ts';
 import { type Clock, iso } from '../time.ts';
 import type { MediaBody } from '../weixin/media-body.ts';
@@ -9,7 +9,6 @@ import type { WeixinClient } from '../weixin/weixin-client.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import { digestStream } from './digest-stream.ts';
 import { contentTypeOf, extensionOf, metadataOf } from './object-metadata.ts';
-import { mayNotLook } from './recover-media.ts';
 
 /** A media that lies, verified, in the bucket. */
 export interface ArchivedObject {

@@ -1,6 +1,6 @@
-import { type Failure, type Result, succeed } from '../failure.ts';
+import { type Result, succeed } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
-import type { ArchiveStore } from '../store/archive-store.ts';
+import { type ArchiveStore, mayNotLook } from '../store/archive-store.ts';
 import { mediaKeyStem } from '../store/object-keys.ts';
 import type { ArchivedObject } from './archive-media.ts';
 
@@ -40,12 +40,4 @@ export async function recoverMedia(
     created: false,
     ...(declaredType === undefined ? {} : { declaredType }),
   });
-}
-
-/**
- * True when the store has no such listing or we have no right to it, which `doctor` tells. Going on costs a second
- * download at most; stopping here would keep every media that can't be saved from becoming a dead letter.
- */
-export function mayNotLook({ code }: Failure): boolean {
-  return code === 'store-denied' || code === 'store-refused';
 }

@@ -1,4 +1,4 @@
-import type { Result } from '../failure.ts';
+import type { Failure, Result } from '../failure.ts';
 
 /**
  * Memory that a streamed write holds, in parts: two on the wire, the one that fills up, and the copy that lib-storage
@@ -88,4 +88,12 @@ export interface ArchiveStore {
 
   /** Aborts the multipart uploads that earlier attempts left open below `prefix`. Returns how many. */
   abandonUploads(prefix: string, signal: AbortSignal): Promise<Result<number>>;
+}
+
+/**
+ * True when the store has no such listing or we have no right to it, which `doctor` tells. Going on costs a second
+ * download at most; stopping here would keep every media that can't be saved from becoming a dead letter.
+ */
+export function mayNotLook({ code }: Failure): boolean {
+  return code === 'store-denied' || code === 'store-refused';
 }

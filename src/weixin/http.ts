@@ -100,6 +100,20 @@ export function classifyHttpError(error: unknown, phase: HttpPhase): Failure {
   return failure(name === AMBIGUOUS_LENGTH ? 'weixin-bad-gateway' : 'weixin-unreachable', { detail: name });
 }
 
+const NO_CONNECTION = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+]);
+
+/** True when no connection stood, so that nothing has been asked: the host is away, and asking again repeats nothing. */
+export function isNoConnection({ code, detail = '' }: Failure): boolean {
+  return code === 'weixin-unreachable' && NO_CONNECTION.has(detail);
+}
+
 /** The code of an error or of its cause, else its name. */
 function errorName(error: unknown): string {
   if (!(error instanceof Error)) return typeof error;

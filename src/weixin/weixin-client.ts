@@ -9,7 +9,7 @@ import type { TokenSource } from './credentials/issued-token.ts';
 import { isBlip } from './credentials/token-endpoint.ts';
 import { notConfigured } from './credentials/token-source.ts';
 import { type Got, getMedia } from './get-media.ts';
-import type { HttpPool, WeixinTimeouts } from './http.ts';
+import { type HttpPool, isNoConnection, type WeixinTimeouts } from './http.ts';
 import type { MediaBody } from './media-body.ts';
 import type { VideoDownloader } from './video-url.ts';
 
@@ -46,16 +46,6 @@ export interface WeixinClientOptions {
   readonly random: Random;
 }
 
-/** Failures to connect at all, which tell at once that a host is away. */
-const NO_CONNECTION = new Set([
-  'UND_ERR_CONNECT_TIMEOUT',
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-]);
-
 /** True for a host that took the request and said nothing. Once the first byte has come, silence is the media's. */
 function isSilence({ detail }: Failure): boolean {
   return detail === 'UND_ERR_HEADERS_TIMEOUT';
@@ -63,10 +53,10 @@ function isSilence({ detail }: Failure): boolean {
 
 /** True when another host should be asked. One reset may be a stale socket; a fresh one that is reset too is the host. */
 function isOfHost(failure: Failure, attemptNumber: number): boolean {
-  const { code, detail = '' } = failure;
+  const { code } = failure;
   if (isSilence(failure)) return true;
   if (code === 'weixin-bad-gateway') return attemptNumber > 1;
-  return code === 'weixin-unreachable' && (attemptNumber > 1 || NO_CONNECTION.has(detail));
+  return isNoConnection(failure) || (code === 'weixin-unreachable' && attemptNumber > 1);
 }
 
 export function createWeixinClient(options: WeixinClientOptions): WeixinClient {

@@ -1,14 +1,7 @@
 import { Queue } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import {
-  appOfLane,
-  INBOX_LANE,
-  type Lane,
-  type Lanes,
-  LockLostError,
-  laneOf,
-  openLanes,
-} from '../../src/queue/lane.ts';
+import { appOfLane, INBOX_LANE, type Lane, type Lanes, LockLostError, laneOf } from '../../src/queue/lane.ts';
+import { openLanes } from '../../src/queue/open-lanes.ts';
 import { HOUR, SECOND } from '../../src/time.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
 import { LOCK_MS, loseWorker, takeOne, testLanes } from '../support/queue.ts';

@@ -13,7 +13,8 @@ import { type ArchivedMarkers, createArchivedMarkers } from '../../src/queue/arc
 import { createDoor, type Door, type DoorOptions } from '../../src/queue/door.ts';
 import { createGates, type Gates } from '../../src/queue/gates.ts';
 import type { JobEvent } from '../../src/queue/job-events.ts';
-import { type Lane, type Lanes, laneOf, openLanes, type TakenJob } from '../../src/queue/lane.ts';
+import { type Lane, type Lanes, laneOf, type TakenJob } from '../../src/queue/lane.ts';
+import { openLanes } from '../../src/queue/open-lanes.ts';
 import { createRunJob, type RunJob } from '../../src/queue/run-job.ts';
 import { createSettle } from '../../src/queue/settle.ts';
 import type { RedisClient } from '../../src/redis/connect.ts';

@@ -5,7 +5,7 @@ import { Secret } from '../../secret.ts';
 import { DAY, SECOND } from '../../time.ts';
 import type { ApiHosts } from '../api-hosts.ts';
 import { failureOfReply, MAX_JSON_BYTES, parseWeixinJson } from '../error-reply.ts';
-import { classifyHttpError, type HttpPool } from '../http.ts';
+import { classifyHttpError, type HttpPool, isNoConnection } from '../http.ts';
 import type { Account } from './account.ts';
 
 /** For all tries together; the lease on the token outlives it. */
@@ -19,16 +19,6 @@ const BLIP_RETRIES = 2;
 const MAX_TOKEN_LENGTH = 4_096;
 /** Far longer than any is known to live. */
 const MAX_LIFE_SECONDS = DAY / SECOND;
-
-/** Errors before a connection stands, so that nothing has been asked. */
-const NO_CONNECTION = new Set([
-  'UND_ERR_CONNECT_TIMEOUT',
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-]);
 
 export interface TokenAnswer {
   readonly token: Secret;
@@ -80,7 +70,7 @@ export async function requestToken(
 
   /** A host that says nothing costs a try's whole time: it is worth another one at a host that has not been silent yet. */
   function isWorthATry(failure: Failure): boolean {
-    if (!mayRepeat) return failure.code === 'weixin-unreachable' && NO_CONNECTION.has(failure.detail ?? '');
+    if (!mayRepeat) return isNoConnection(failure);
     return isBlip(failure) || (failure.code === 'weixin-timeout' && !asked.has(hosts.current()));
   }
 

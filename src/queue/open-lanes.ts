@@ -1,0 +1,274 @@
+import {
+  createRedisBackend,
+  type IQueueBackend,
+  type JobJson,
+  type MinimalJob,
+  Queue,
+  type QueueBaseOptions,
+  type RedisQueueBackend,
+} from 'bullmq';
+import type { RedisClient } from '../redis/connect.ts';
+import type { Clock } from '../time.ts';
+import { countOf, isCounterError } from './job-counters.ts';
+import { INBOX_LANE, type Lane, type LaneOptions, type Lanes, LockLostError, type TakenJob } from './lane.ts';
+import { lowestPriorityIn } from './lowest-priority.ts';
+
+const JOB_NAME = 'archive';
+
+/** BullMQ's event streams serve nobody here; the shortest it can keep is one node of the stream. */
+const EVENTS_KEPT = 1;
+
+/** Opens lanes over one shared connection, as BullMQ queues. */
+export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEveryMs, now }: LaneOptions): Lanes {
+  const options = {
+    connection: redis,
+    prefix,
+    skipVersionCheck: false,
+    streams: { events: { maxLen: EVENTS_KEPT } },
+    lockDuration: lockMs,
+    stalledInterval: rescueEveryMs,
+    // A job whose worker died is never given up for that: its deadline decides.
+    maxStalledCount: Number.MAX_SAFE_INTEGER,
+  };
+  const lanes = new Map<string, Lane>();
+  let root: IQueueBackend | undefined;
+
+  /** BullMQ asks a Redis once what it can do. If the connection breaks just then, that backend fails for good. */
+  function openRoot(): IQueueBackend {
+    const opened = createRedisBackend(INBOX_LANE, options);
+    opened.on('error', () => undefined);
+    opened.waitUntilReady().catch(async () => {
+      if (root !== opened) return;
+      root = undefined;
+      lanes.clear();
+      await opened.close().catch(() => undefined);
+    });
+    return opened;
+  }
+
+  function lane(name: string): Lane {
+    const known = lanes.get(name);
+    if (known !== undefined) return known;
+    root ??= openRoot();
+    const opened = openLane(redis, root, name, options, now);
+    lanes.set(name, opened);
+    return opened;
+  }
+
+  return {
+    lane,
+    glance: async (names) => {
+      const pipeline = redis.pipeline();
+      for (const name of names) {
+        const { keyOfJob: key } = lane(name);
+        pipeline.exists(key('wait'), key('prioritized'));
+        pipeline.zrange(key('delayed'), '0', '0', 'WITHSCORES');
+      }
+      const values = ((await pipeline.exec()) ?? []).map(([error, value]) => {
+        if (error !== null) throw error;
+        return value;
+      });
+      return names.map((_, index) => {
+        const [, due] = values[2 * index + 1] as string[];
+        return {
+          ready: values[2 * index] !== 0,
+          nextAt: due === undefined ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT),
+        };
+      });
+    },
+    close: async () => root?.close(),
+  };
+}
+
+function openLane(
+  redis: RedisClient,
+  root: IQueueBackend,
+  name: string,
+  options: QueueBaseOptions & LaneLockOptions,
+  now: Clock | undefined,
+): Lane {
+  const queue = new Queue(name, options, (laneName) => root.forQueue(laneName));
+  // Connection errors are reported once, by the connection itself.
+  queue.on('error', () => undefined);
+  const backend = queue.getBackend();
+  if (now !== undefined) takeByClock(backend as RedisQueueBackend, now);
+
+  /**
+   * Takes a settling step. If it breaks on a counter that somebody has overwritten, it has taken the job out of the
+   * active ones by then and put it nowhere; so all is put back as it was, with counters that count, for another try.
+   *
+   * @throws LockLostError
+   */
+  async function settled(job: TakenJob, step: () => Promise<unknown>): Promise<void> {
+    try {
+      await ofOurs(step);
+    } catch (error) {
+      if (!isCounterError(error)) throw error;
+      const [key, active] = [backend.toKey(job.id), backend.toKey('active')];
+      await redis
+        .multi()
+        .hset(key, { ats: job.starts, atm: job.returns })
+        .set(`${key}:lock`, job.token, 'PX', options.lockDuration)
+        .lrem(active, 0, job.id)
+        .lpush(active, job.id)
+        .exec();
+      await ofOurs(step);
+    }
+  }
+
+  const lowestOf = (set: string): Promise<number | undefined> =>
+    lowestPriorityIn(redis, backend.toKey(set), backend.toKey(''));
+
+  return {
+    name,
+    markerKey: backend.toKey('marker'),
+    keyOfJob: (id) => backend.toKey(id),
+
+    add: async (jobs) => {
+      await queue.addBulk(
+        jobs.map(({ id, data, priority }) => ({
+          name: JOB_NAME,
+          data,
+          // No more options than these: they lie with every job in Redis. Whatever ends a job removes it.
+          opts: { jobId: id, priority },
+        })),
+      );
+    },
+
+    take: async (token) => {
+      const [json, id, , nextAt] = await moveToActive(backend, redis, token);
+      if (json === null || json === undefined) return { nextAt: nextAt > 0 ? nextAt : undefined };
+      return {
+        job: {
+          id,
+          token,
+          data: json.data ?? '',
+          starts: countOf(json.attemptsStarted, 1),
+          returns: countOf(json.attemptsMade, 0),
+          enqueuedAt: Number(json.timestamp ?? 0),
+          priority: Number(json.priority ?? 0),
+        },
+      };
+    },
+
+    delay: (job, data, at) =>
+      settled(job, () =>
+        backend.moveToDelayed(job.id, Math.floor(at), 0, job.token, {
+          // Counts as an attempt made, which is how the returns of a job are told from the deaths of its workers.
+          skipAttempt: false,
+          ...(data === undefined ? {} : { fieldsToUpdate: { data: JSON.stringify(data) } }),
+        }),
+      ),
+
+    update: (job, data) => settled(job, () => backend.updateData(minimalJob(job), data)),
+
+    complete: (job) => settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
+
+    fail: (job, reason) => settled(job, () => backend.moveToFailed(minimalJob(job), reason, true, job.token, false)),
+
+    extendLocks: async (jobs) => {
+      if (jobs.length === 0) return [];
+      return backend.extendLocks(
+        jobs.map(({ id }) => id),
+        jobs.map(({ token }) => token),
+        options.lockDuration,
+      );
+    },
+
+    rescue: () => backend.moveStalledJobsToWait(),
+
+    counts: async () => {
+      const [wait = 0, prioritized = 0, delayed = 0, active = 0, failed = 0] = await backend.getCounts([
+        'wait',
+        'prioritized',
+        'delayed',
+        'active',
+        'failed',
+      ]);
+      return { waiting: wait + prioritized, delayed, active, failed };
+    },
+
+    firstPriority: async () => {
+      const [, score] = await redis.zrange(backend.toKey('prioritized'), '0', '0', 'WITHSCORES');
+      return score === undefined ? undefined : Math.floor(Number(score) / PRIORITY_SCORE_UNIT);
+    },
+
+    peek: async (id) => {
+      const [json, state, due] = await Promise.all([
+        backend.getJobData(id),
+        backend.getState(id),
+        redis.zscore(backend.toKey('delayed'), id),
+      ]);
+      if (json === undefined) return undefined;
+      const dueAt = due === null ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT);
+      return { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0), dueAt };
+    },
+
+    lowestUnordered: async () => {
+      const both = await Promise.all([lowestOf('delayed'), lowestOf('wait')]);
+      const found = both.filter((priority) => priority !== undefined);
+      return found.length === 0 ? undefined : Math.min(...found);
+    },
+  };
+}
+
+/** Where the script that takes a job expects the time: behind its 11 keys and the prefix. */
+const TIME_OF_TAKE = 12;
+
+/** BullMQ knows no clock but that of its process, and takes a delayed job when that says so. */
+function takeByClock(backend: RedisQueueBackend, now: Clock): void {
+  const run = backend.execCommand.bind(backend);
+  backend.execCommand = (client, command, args) =>
+    run(client, command, command === 'moveToActive' ? args.with(TIME_OF_TAKE, now()) : args);
+}
+
+interface LaneLockOptions {
+  readonly lockDuration: number;
+}
+
+/** BullMQ scores a prioritized job `priority * 2^32 + counter`. */
+const PRIORITY_SCORE_UNIT = 2 ** 32;
+/** And a delayed one `due * 4096 + counter`. */
+const DELAYED_SCORE_UNIT = 4_096;
+
+type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDelay: number, nextAt: number];
+
+/**
+ * Takes the next job.
+ *
+ * BullMQ counts the start and parses the job's options after the job has been moved; a job put there by hand with
+ * options that aren't JSON, or a count that isn't a number, would be taken, fail here, be rescued and taken again for
+ * ever. So that one is looked up by our lock.
+ */
+async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: string): Promise<Activated> {
+  try {
+    return (await backend.moveToActive(token)) as Activated;
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof TypeError || isCounterError(error))) throw error;
+    for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
+      if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
+      const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
+      return [{ data: data ?? '', attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) }, id, 0, 0];
+    }
+    throw error;
+  }
+}
+
+/** What BullMQ's scripts need of a job: its id, and a count that is compared when it fails. */
+function minimalJob({ id }: TakenJob): MinimalJob {
+  return { id, name: JOB_NAME, data: undefined, opts: { attempts: 1 } } as unknown as MinimalJob;
+}
+
+/** The codes of BullMQ's scripts for a job that is gone, not locked, not active or locked by another. */
+const NOT_OURS = new Set([-1, -2, -3, -6]);
+
+async function ofOurs(step: () => Promise<unknown>): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && typeof error.code === 'number' && NOT_OURS.has(error.code)) {
+      throw new LockLostError(error.message);
+    }
+    throw error;
+  }
+}
