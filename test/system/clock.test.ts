@@ -63,12 +63,12 @@ test.each(STEPS)(
     await using stack = await openStack();
     const { simulator } = stack;
     simulator.arm({ endpoint: 'media', action: { type: 'truncate' }, every: 5, times: 30 });
-    simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 2_500, everyMs: 10 } });
     const saved = stack.addMedia(220, { sizeBytes: 5_000 });
     const unknown = stack.addMedia(20);
     // Asked for again before it is believed, ten seconds later at the earliest.
     for (const { mediaId } of unknown)
       simulator.arm({ endpoint: 'media', mediaId, action: { type: 'errcode', errcode: 40007 }, times: 1 });
+    simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 2_500, everyMs: 10 } });
     const worker = stack.worker(clockOf({ stepMs }));
     await worker.said('worker started');
     await stack.queue.door.admit([...saved, ...unknown].map(jobOf));

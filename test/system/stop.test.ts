@@ -5,6 +5,7 @@ import { mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
 import { parseStoredJob } from '../../src/queue/stored-job.ts';
 import { eventually } from '../support/eventually.ts';
+import { expectEachEndedOnce } from '../support/final-state.ts';
 import { APP_ID } from '../support/jobs.ts';
 import {
   jobOf,
@@ -124,6 +125,32 @@ describe('SIGTERM', () => {
     expect(await waiting(stack, media)).toEqual({ jobs: media.length, attempts: 0 });
     await expectAllSavedByAnother(stack, media);
     expect([...door.openUploads]).toEqual([]);
+  });
+
+  test('of all workers in the middle of several hundred media burns no attempt of any', async () => {
+    await using stack = await openStack({ env });
+    const { simulator } = stack;
+    const media = stack.addMedia(300, { sizeBytes: 8_000 });
+    const dead = stack.addMedia(20);
+    for (const { mediaId } of dead)
+      simulator.arm({ endpoint: 'media', mediaId, action: { type: 'errcode', errcode: 40004 } });
+    simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 2_000, everyMs: 50 } });
+    const before = [stack.worker(), stack.worker({ SHUTDOWN_GRACE_SECONDS: '0' })];
+    const mixed = media.flatMap((added, index) => [added, ...dead.slice(index, index + 1)]);
+    await begin(stack, mixed, 2 * SLOTS);
+    await eventually(() => (before.every((worker) => logLines(worker, 'archived"').length >= 20) ? true : undefined));
+    expect(await Promise.all(before.map(terminate))).toEqual([0, 0]);
+    expect(await laneCounts(stack)).toMatchObject({ active: 0 });
+    expect(await waiting(stack, mixed)).toMatchObject({ attempts: 0 });
+    expect(before.flatMap((worker) => logLines(worker, 'put back')).length).toBeGreaterThan(0);
+
+    const workers = [...before, stack.worker(), stack.worker()];
+    await untilIdle(stack);
+    const archived = workers.flatMap((worker) => logLines(worker, 'archived"'));
+    expect(archived.filter(({ attempt }) => attempt !== 1)).toEqual([]);
+    expect(archived).toHaveLength(media.length);
+    for (const { attempts } of await lettersOf(stack)) expect(attempts).toHaveLength(1);
+    await expectEachEndedOnce(stack, { saved: media, dead, workers });
   });
 
   test('while an app waits behind its gate ends at once', async () => {
