@@ -30,7 +30,7 @@ import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilRea
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { takePulse } from '../src/redis/pulse.ts';
-import { readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
+import { isFull, readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
 import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
 import { readBackStore } from '../src/store/read-back.ts';
@@ -274,7 +274,9 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     } finally {
       clearInterval(waiting);
     }
-    for (const mistake of redisMistakes(await readRedisFacts(redis))) log.warn(mistake);
+    const facts = await readRedisFacts(redis);
+    if (isFull(facts)) log.error('Redis is full and takes no media: raise its maxmemory');
+    for (const mistake of redisMistakes(facts)) log.warn(mistake);
   }
 
   async function syncClock(): Promise<void> {

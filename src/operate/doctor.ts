@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import { FAILURES, type Result } from '../failure.ts';
 import { connectRedis, describeRedis, untilReady } from '../redis/connect.ts';
 import { redisKeys } from '../redis/keys.ts';
-import { describeDurability, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
+import { describeDurability, isFull, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
 import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { elapsed, SECOND } from '../time.ts';
@@ -51,7 +51,10 @@ async function checkRedis(config: Config): Promise<Finding[]> {
         : `${byteCount(facts.usedMemoryBytes)} of ${byteCount(facts.maxMemoryBytes)} used`;
     const mistakes = redisMistakes(facts).map((detail): Finding => ({ check: 'redis', result: 'warn', detail }));
     const detail = `${where}, version ${facts.version}, ${describeDurability(facts)}, ${limit}`;
-    return [{ check: 'redis', result: 'ok', detail }, ...mistakes];
+    const found: Finding = isFull(facts)
+      ? { check: 'redis', result: 'fail', detail: `full: ${detail}`, hint: 'It takes no media. Raise its maxmemory.' }
+      : { check: 'redis', result: 'ok', detail };
+    return [found, ...mistakes];
   } catch {
     return [
       { check: 'redis', result: 'fail', detail: `${where} can't be reached (${lastError})`, hint: 'Check REDIS_URL.' },

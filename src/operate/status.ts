@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts';
 import { FAILURES } from '../failure.ts';
 import type { Gate } from '../queue/gates.ts';
+import { DEADLINE_PRECISION_MS } from '../queue/priority.ts';
 import { type LaneStats, readQueueStats } from '../queue/queue-stats.ts';
 import { iso, SECOND } from '../time.ts';
 import { EXIT } from './command-error.ts';
@@ -111,10 +112,16 @@ function describe(report: Report, closed: readonly Gate[], now: number): string 
 
 function whatWaits(apps: Report['apps']): string {
   const rows = apps.map(({ appId, waiting, delayed, active, failed, nearestDeadlineSeconds: nearest }) => {
-    const left = nearest === undefined ? '-' : `${duration(nearest * SECOND)}${nearest < 0 ? ' (late)' : ''}`;
-    return [appId, waiting, delayed, active, failed, left];
+    return [appId, waiting, delayed, active, failed, timeLeft(nearest)];
   });
   return table(['app', 'waiting', 'delayed', 'active', 'failed', 'nearest deadline'], rows);
+}
+
+/** Deadlines are known within five minutes: what may not be late yet is not called late. */
+function timeLeft(seconds: number | undefined): string {
+  if (seconds === undefined) return '-';
+  if (seconds >= 0) return duration(seconds * SECOND);
+  return seconds * SECOND >= -DEADLINE_PRECISION_MS ? 'now' : `${duration(seconds * SECOND)} (late)`;
 }
 
 function whatWasDone(apps: Report['apps']): string {

@@ -4,6 +4,8 @@ import { MINUTE } from '../time.ts';
 const EPOCH_MS = 1_767_225_600_000;
 /** Media whose deadlines lie in the same bucket go first come, first served. */
 const BUCKET_MS = 5 * MINUTE;
+/** How much earlier than it is a deadline may seem that is read off a priority. */
+export const DEADLINE_PRECISION_MS = BUCKET_MS;
 /** BullMQ's largest; reached in the year 2045. */
 const MAX_PRIORITY = 2_097_151;
 

@@ -50,8 +50,14 @@ export function describeDurability({ evictionPolicy, aofEnabled, appendFsync: sy
   return `${evictionPolicy}, ${aof}, appendfsync ${sync}${lost[sync] === undefined ? '' : ` (${lost[sync]})`}`;
 }
 
+/** True when it takes no media, and workers can't note what they have done. */
+export function isFull({ maxMemoryBytes, usedMemoryBytes }: RedisFacts): boolean {
+  return maxMemoryBytes > 0 && usedMemoryBytes >= maxMemoryBytes;
+}
+
 /** What is wrong with a Redis, each with what to do about it. */
-export function redisMistakes({ evictionPolicy, aofEnabled, version }: RedisFacts): string[] {
+export function redisMistakes(facts: RedisFacts): string[] {
+  const { evictionPolicy, aofEnabled, version } = facts;
   const mistakes: string[] = [];
   if (evictionPolicy !== 'noeviction') {
     mistakes.push(

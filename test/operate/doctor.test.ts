@@ -111,6 +111,13 @@ describe('Redis', () => {
     expect(of('redis')).toMatchObject([{ detail: expect.stringMatching(/ of 64\.0 MiB used$/) }]);
   });
 
+  test('that is full fails, with what to do', async () => {
+    await using full = await openOwnRedis({ arguments: ['--maxmemory', '1kb'] });
+    const { code, of } = await examine({ REDIS_URL: full.url });
+    expect(code).toBe(1);
+    expect(of('redis')).toMatchObject([{ result: 'fail', hint: 'It takes no media. Raise its maxmemory.' }]);
+  });
+
   test('that is away, frozen or refuses the password fails, and everything else is looked at all the same', async () => {
     await using frozen = await openOwnRedis();
     frozen.freeze();
