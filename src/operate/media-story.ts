@@ -34,10 +34,11 @@ export function titleOf({ appId, mediaId, variant }: MediaName): string {
 
 /** Why a gate is closed, since when and until when, in lines for people. */
 export function gateLines({ reason, errcode, errmsg, detail, closedAt, probeAt }: Gate, now: number): string[] {
-  const said = saidText({ errcode, errmsg, detail });
+  const said = saidText({ errcode, errmsg });
   return [
-    `closed for ${duration(now - closedAt)}: ${reason}${said === '' ? '' : ` (${said})`}`,
+    `closed for ${duration(now - closedAt)}: ${reason}${detail === undefined ? '' : ` (${detail})`}`,
     FAILURES[reason].hint,
+    ...(said === '' ? [] : [`WeChat said: ${said}.`]),
     now >= probeAt ? 'The next job of this app looks whether it may open.' : `Next probe ${instantFrom(probeAt, now)}.`,
   ];
 }

@@ -31,7 +31,7 @@ import {
 } from './s3-errors.ts';
 
 /** A dead letter with a forged history is 6 MB at most; a larger document is not one of ours. */
-const MAX_JSON_BYTES = 16 * 1024 * 1024;
+const MAX_JSON_BYTES = 8 * 1024 * 1024;
 
 export interface S3StoreOptions {
   readonly client: S3Client;

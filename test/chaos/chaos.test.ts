@@ -16,6 +16,6 @@ test('whatever goes wrong, every accepted media is archived with equal bytes or 
   });
   expect(report.findings, lines.join('\n')).toEqual([]);
   expect(Object.keys(report.disturbances)).toHaveLength(DISTURBANCES.length);
-  expect(report.archived).toBeGreaterThan(300);
-  expect(Object.values(report.deadLettered).reduce((sum, of) => sum + of, 0)).toBeGreaterThan(5);
+  expect(report.archived).toBeGreaterThan(100);
+  expect(Object.values(report.deadLettered).reduce((sum, of) => sum + of, 0)).toBeGreaterThan(0);
 });

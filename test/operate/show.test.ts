@@ -99,9 +99,7 @@ test('a media that is active or delayed says so, with what has failed', async ()
     const { stdout } = await stack.command(['show', APP_ID, '--', job.mediaId]);
     await stack.queue.gates.open(APP_ID);
     expect(stdout).toMatch(/^state +delayed, next try \S+Z \(in (1 h|59 min.*)\)$/m);
-    expect(stdout).toMatch(
-      /^gate +closed for \d s: ip-not-allowed \(40164 1\.2\.3\.4\)\n +The address that WeChat saw/m,
-    );
+    expect(stdout).toMatch(/^gate +closed for \d s: ip-not-allowed\n +The address that WeChat saw/m);
     expect(stdout).toMatch(/^at +took +failure +errcode +rid$/m);
     expect(stdout).toMatch(/^\S+Z +7 ms +weixin-timeout +- +-$/m);
     expect(stdout).toMatch(/^\S+Z +1\.3 s +weixin-busy +-1 +r-1$/m);

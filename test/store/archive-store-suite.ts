@@ -371,9 +371,9 @@ export function describeArchiveStore(name: string, open: () => Promise<S3Backend
         }
       });
 
-      test('beyond 4 MiB is refused rather than held', async () => {
+      test('beyond 8 MiB is refused rather than held', async () => {
         const key = `documents/${crypto.randomUUID()}.json`;
-        const body = Buffer.from(JSON.stringify('x'.repeat(4 * 1024 * 1024)));
+        const body = Buffer.from(JSON.stringify('x'.repeat(8 * 1024 * 1024)));
         await bench.direct.send(new PutObjectCommand({ Bucket: backend.bucket, Key: key, Body: body }));
         expect(await bench.store.readJson(key, never)).toMatchObject({ ok: false, failure: { code: 'store-refused' } });
       });
