@@ -107,8 +107,10 @@ export function createDoor(options: DoorOptions): Door {
   async function enqueue(batch: readonly Candidate[]): Promise<void> {
     for (const [appId, ofApp] of Map.groupBy(batch, ({ job }) => job.appId)) {
       const jobs = ofApp.map(({ id, job }) => ({ id, data: job, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }));
-      // Announced each time: a Redis that has lost its data has lost this too. In one round trip, and before the jobs.
-      await Promise.all([redis.sadd(keys.lanes, appId), lanes.lane(laneOf(appId)).add(jobs)]);
+      // Announced each time: a Redis that has lost its data has lost this too. In one round trip; both have ended when it
+      // is told that one has failed.
+      const steps = [redis.sadd(keys.lanes, appId), lanes.lane(laneOf(appId)).add(jobs)];
+      for (const step of await Promise.allSettled(steps)) if (step.status === 'rejected') throw step.reason;
     }
   }
 

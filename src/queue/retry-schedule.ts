@@ -11,8 +11,9 @@ const LAST_MINUTES_MS = 2 * MINUTE;
 const LAST_MINUTES_SHARE = 0.05;
 /** In the last minutes a pause is a quarter to a half of what is left, so that some nine tries fit in. */
 const LAST_PAUSE_SHARES = [1 / 4, 1 / 2] as const;
-/** When no more than this part of the last minutes is left, no try would come in time. */
+/** When no more than this part of the last minutes is left, no try would come in time; nor within a millisecond or two. */
 const TOO_LATE_SHARE = 1 / 60;
+const TOO_LATE_MS = 2;
 
 /** Returns how long before the deadline the last minutes of a media begin. */
 export function lastTryLead(mediaTtlMs: number): number {
@@ -40,7 +41,7 @@ export interface RetryQuestion {
  */
 export function nextTryAt({ now, deadline, failedAttempts, leadMs, random }: RetryQuestion): number | undefined {
   const leftMs = deadline - now;
-  if (leftMs <= leadMs * TOO_LATE_SHARE) return undefined;
+  if (leftMs <= Math.max(TOO_LATE_MS, leadMs * TOO_LATE_SHARE)) return undefined;
   if (leftMs <= leadMs) {
     const [least, most] = LAST_PAUSE_SHARES;
     return now + Math.max(1, between(leftMs * least, leftMs * most, random));

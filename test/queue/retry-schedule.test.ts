@@ -41,7 +41,7 @@ function tries(ttlMs: number, draw: () => number, attemptMs = 0): number[] {
 }
 
 /** What is left when no more try is made. */
-const tooLateMs = (leadMs: number): number => leadMs / 60;
+const tooLateMs = (leadMs: number): number => Math.max(2, leadMs / 60);
 
 describe('the next try', () => {
   test('is before the deadline, and as the last minutes begin at the latest', () => {
