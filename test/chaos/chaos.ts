@@ -34,6 +34,8 @@ const AT_ONCE = 2;
 /** How long the fleet may take for what is left, once all is calm. */
 const CALM_LIMIT_MS = 2 * MINUTE;
 const LOOK_MS = 0.1 * SECOND;
+/** After so many looks what is delayed is made due. */
+const WIND_EVERY = 40;
 
 /**
  * Hands media in while things go wrong, then lets the fleet finish in peace, and compares what went in with what lies
@@ -82,7 +84,9 @@ async function handInUntil(
   backlog: number,
   random: Random,
 ): Promise<void> {
-  while (!calm.aborted) {
+  for (let round = 1; !calm.aborted; round += 1) {
+    // A minute of a run is hours of media: what waits for a time of its own does not fill the backlog.
+    if (round % WIND_EVERY === 0) await windForward(stack).catch(() => undefined);
     const open = await openJobs(stack).catch(() => backlog);
     if (open < backlog) await handedIn.push(makeWishes(stack, between(5, 60, random), random));
     await sleep(LOOK_MS);
