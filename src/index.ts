@@ -11,10 +11,11 @@ import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
 import { openLanes } from './queue/open-lanes.ts';
 import { closeRedis, connectRedis, type RedisConfig, untilReady } from './redis/connect.ts';
+import { createFleetClock } from './redis/fleet-clock.ts';
 import { redisKeys } from './redis/keys.ts';
 import { parseRedisUrl } from './redis/redis-url.ts';
 import { Secret } from './secret.ts';
-import { MINUTE, SECOND } from './time.ts';
+import { elapsed, MINUTE, SECOND } from './time.ts';
 
 export type { MediaKind } from './media/kind.ts';
 export type { Admission, MediaJob, RejectedJob };
@@ -91,6 +92,7 @@ export class QueueUnavailableError extends Error {
 }
 
 const DEFAULT_TIMEOUT_MS = 2 * SECOND;
+const SYNC_EVERY_MS = MINUTE;
 
 /**
  * Opens a producer. Returns at once and connects in the background.
@@ -102,6 +104,9 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
   const config = redisConfigOf(options);
   const { prefix } = config;
   const redis = connectRedis(config, 'hasty', 'weixin-media:producer', options.onError ?? (() => undefined));
+  const clock = createFleetClock(redis, elapsed, Date.now);
+  /** By the stopwatch. */
+  let syncedAt = Number.NEGATIVE_INFINITY;
   const lanes = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const openId: OpenIdPolicy =
     options.openIdKey === undefined ? { type: 'none' } : { type: 'hmac', key: new Secret(options.openIdKey) };
@@ -112,7 +117,7 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
     openId,
     waitReplicas: config.waitReplicas ?? 0,
     mediaTtlMs: options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS,
-    now: Date.now,
+    now: clock.now,
     ...(options.appIds === undefined ? {} : { apps: new Set(options.appIds) }),
   });
 
@@ -120,6 +125,7 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
     const limit = AbortSignal.timeout(timeoutMs);
     try {
       await untilReady(redis, limit);
+      await orAbort(syncClock(), limit);
       return await orAbort(door.admit(jobs), limit);
     } catch (error) {
       throw new QueueUnavailableError(
@@ -131,11 +137,20 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
     }
   }
 
+  /** A clock of our own that is behind would take fresh media for some of the future. */
+  async function syncClock(): Promise<void> {
+    if (elapsed() - syncedAt < SYNC_EVERY_MS) return;
+    // By our own clock, where Redis won't tell. That it is gone is told by what follows.
+    await clock.sync().catch(() => undefined);
+    syncedAt = elapsed();
+  }
+
   return {
     enqueueMany,
     enqueue: async (job) => {
       // Told before Redis is asked: no push makes such a job better.
-      const parsed = parseMediaJob(job, Date.now());
+      // Whether it lies in the future is told by the clock of Redis.
+      const parsed = parseMediaJob(job, Number.POSITIVE_INFINITY);
       if (!parsed.ok) throw new InvalidMediaJobError(parsed.mistakes);
       const { accepted, rejected } = await enqueueMany([job]);
       const [mistake] = rejected;

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../src/abort.ts';
 import { archiveMedia } from '../src/archive/archive-media.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
@@ -220,13 +221,15 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       );
     });
     await checkRedis();
-    await syncClock().catch((error: unknown) => log.warn({ err: error }, 'Redis does not tell its time'));
+    await orAbort(syncClock(), stop).catch((error: unknown) =>
+      log.warn({ err: error }, 'Redis does not tell its time'),
+    );
     await checkStore();
     checkAccounts();
     // A Redis that is full takes no note of us, and may still give out jobs.
-    await fleet
-      .beat({ ...me, inFlight: 0 })
-      .catch((error: unknown) => log.warn({ err: error }, 'Redis takes no note of this worker'));
+    await orAbort(fleet.beat({ ...me, inFlight: 0 }), stop).catch((error: unknown) =>
+      log.warn({ err: error }, 'Redis takes no note of this worker'),
+    );
     const running = dispatcher.run();
     ready = true;
     log.info(
@@ -274,7 +277,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     } finally {
       clearInterval(waiting);
     }
-    const facts = await readRedisFacts(redis);
+    const facts = await orAbort(readRedisFacts(redis), stop);
     if (isFull(facts)) log.error('Redis is full and takes no media: raise its maxmemory');
     for (const mistake of redisMistakes(facts)) log.warn(mistake);
   }

@@ -37,8 +37,6 @@ export const deadLetterSchema = z.object({
 
 export type DeadLetter = z.output<typeof deadLetterSchema>;
 
-export type DeadLetterStatus = DeadLetter['status'];
-
 /** Who did something to a dead letter, and why. */
 export interface OperatorNote {
   readonly by: string;

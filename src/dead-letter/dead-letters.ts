@@ -18,7 +18,7 @@ export interface DeadLetters {
   bury(jobId: string, key: string, letter: DeadLetter, signal: AbortSignal): Promise<Failure | undefined>;
   /** Returns the letter; `undefined` when there is none. */
   read(key: string, signal: AbortSignal): Promise<Result<DeadLetter | undefined>>;
-  /** Notes in the bucket that a letter is being replayed. The index keeps it until `unlist`. */
+  /** Notes in the bucket that a letter is being replayed. The index keeps it until `removeDeath`. */
   markReplayed(key: string, letter: DeadLetter, note: OperatorNote, signal: AbortSignal): Promise<Result<DeadLetter>>;
   /** Notes that a replay has archived the media, if there is a letter of it. */
   resolve(jobId: string, key: string, archivedKey: string, signal: AbortSignal): Promise<Failure | undefined>;
@@ -91,16 +91,23 @@ export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, n
   };
 }
 
+/** Of all its lives together; beyond that a letter keeps the beginning and the end, and says how many are missing. */
+const MAX_ATTEMPTS = 5_000;
+
 /** The story of a media that died again. Doing it twice gives the same. */
 function continued(before: DeadLetter, letter: DeadLetter): DeadLetter {
   const since = letter.firstAttemptAt ?? letter.diedAt;
   const earlier = before.attempts.filter(({ at }) => at < since);
   const attempts = [...earlier, ...letter.attempts];
+  const excess = Math.max(0, attempts.length - MAX_ATTEMPTS);
+  attempts.splice(MAX_ATTEMPTS / 2, excess);
+  const omitted = excess + (before.attemptsOmitted ?? 0) + (letter.attemptsOmitted ?? 0);
   // What is no MediaJob has no deadline: another payload under the same id is news.
   const final = before.status === 'discarded' && letter.deadline !== null;
   return {
     ...letter,
     attempts,
+    ...(omitted === 0 ? {} : { attemptsOmitted: omitted }),
     firstAttemptAt: attempts[0]?.at ?? null,
     replays: before.replays,
     ...(final ? { status: before.status } : {}),

@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts';
 import { FAILURES, type Result } from '../failure.ts';
 import { connectRedis, describeRedis, untilReady } from '../redis/connect.ts';
+import { createFleetClock } from '../redis/fleet-clock.ts';
 import { redisKeys } from '../redis/keys.ts';
 import { describeDurability, isFull, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
 import { checkStore, type Finding } from '../store/check-store.ts';
@@ -89,11 +90,12 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
   const http = createHttpPool(weixin.timeouts, 4);
   const endpoint = { hosts: createApiHosts(weixin.apiBaseUrls, elapsed), http };
   const keys = redisKeys(config.redis.prefix);
+  const clock = createFleetClock(redis, elapsed, Date.now);
   const tokens = createTokenSource({
     redis,
     keys,
     endpoint,
-    now: Date.now,
+    now: clock.now,
     random: Math.random,
     onRefresh: () => undefined,
   });
@@ -114,6 +116,7 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
           hint: 'Check REDIS_URL.',
         };
       }
+      await clock.sync().catch(() => undefined);
       token = await tokens.current(account, limit);
     }
     if (token.ok) return { check: name, result: 'ok', detail: `an access_token was issued (${type})` };

@@ -9,6 +9,7 @@ import type { Lanes } from '../queue/lane.ts';
 import { openLanes } from '../queue/open-lanes.ts';
 import { createThroughput } from '../queue/throughput.ts';
 import { closeRedis, connectRedis, describeRedis, type RedisClient, untilReady } from '../redis/connect.ts';
+import { createFleetClock } from '../redis/fleet-clock.ts';
 import { type RedisKeys, redisKeys } from '../redis/keys.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
 import { createS3Client, type StoreConfig } from '../store/s3-client.ts';
@@ -34,7 +35,6 @@ export interface OpenQueue extends AsyncDisposable {
 
 /** Connects to the queue for a command. @throws CommandError when Redis does not answer. */
 export async function openQueue(config: Config): Promise<OpenQueue> {
-  const now = Date.now;
   let lastError: Error | undefined;
   const redis = connectRedis(config.redis, 'hasty', 'weixin-media:cli', (error) => {
     lastError = error;
@@ -47,6 +47,10 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
     throw new CommandError(`Redis at ${describeRedis(config.redis)} can't be reached (${why}): check REDIS_URL`);
   }
   const keys = redisKeys(config.redis.prefix);
+  const clock = createFleetClock(redis, elapsed, Date.now);
+  // By our own clock, where Redis won't tell. That it is gone is told by what the command asks it for.
+  await clock.sync().catch(() => undefined);
+  const { now } = clock;
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const { media, accounts } = config;
   const { waitReplicas = 0 } = config.redis;

@@ -53,7 +53,7 @@ export async function status(config: Config, output: Output): Promise<number> {
   return EXIT.done;
 }
 
-/** `oldestSeconds` is the age of the oldest media that waits; both are right within five minutes. */
+/** `oldestSeconds` is the age of the oldest media that waits; both are right within a minute. */
 function deadlineFacts(
   { nearestDeadline }: Pick<LaneStats, 'nearestDeadline'>,
   mediaTtlMs: number,
@@ -117,7 +117,7 @@ function whatWaits(apps: Report['apps']): string {
   return table(['app', 'waiting', 'delayed', 'active', 'failed', 'nearest deadline'], rows);
 }
 
-/** Deadlines are known within five minutes: what may not be late yet is not called late. */
+/** Deadlines are known within a minute: what may not be late yet is not called late. */
 function timeLeft(seconds: number | undefined): string {
   if (seconds === undefined) return '-';
   if (seconds >= 0) return duration(seconds * SECOND);

@@ -136,7 +136,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function chooseNext(): Promise<Served | undefined> {
     if (running.size >= concurrency) return undefined;
     const state = chooseLane(served.values(), isOpen);
-    if (state === undefined || now() - glancedAt < GLANCE_MS) return state;
+    if (state === undefined || elapsed() - glancedAt < GLANCE_MS) return state;
     await glance();
     return chooseLane(served.values(), isOpen);
   }
@@ -191,7 +191,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   /** Finds out which lanes have work, of those that seem to have none. */
   async function glance(): Promise<void> {
-    glancedAt = now();
+    glancedAt = elapsed();
     const quiet = [...served.values()].filter((state) => !state.ready && isOpen(state));
     const seen = await lanes.glance(quiet.map(({ lane }) => lane.name));
     for (const [index, state] of quiet.entries()) {

@@ -3,7 +3,7 @@ import type { Failure } from '../failure.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
 import { takeLease } from '../redis/lease.ts';
-import { type Clock, iso, type Random, SECOND, type Stopwatch } from '../time.ts';
+import { type Clock, type Random, SECOND, type Stopwatch } from '../time.ts';
 import { GATE_RULES, type GateReason, nextProbeAt } from './gate-rules.ts';
 
 /** A closed gate: until when no job of the app is tried, and why. Shared by the fleet. */
@@ -114,9 +114,4 @@ function parseGate(text: string | null | undefined): Gate | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** A closed gate in words, for logs and `status`. */
-export function describeGate({ appId, reason, closedAt, probeAt, detail }: Gate): string {
-  return `${appId} closed since ${iso(closedAt)} (${reason}${detail === undefined ? '' : `: ${detail}`}), next probe ${iso(probeAt)}`;
 }

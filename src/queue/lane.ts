@@ -81,7 +81,7 @@ export interface Lane {
   take(token: string): Promise<Taken>;
   /** Puts a taken job back, to be taken again from `at` on. @throws LockLostError */
   delay(job: TakenJob, data: object | undefined, at: number): Promise<void>;
-  /** Writes the data of a taken job. */
+  /** Writes the data of a taken job. @throws LockLostError */
   update(job: TakenJob, data: object): Promise<void>;
   /** Removes a taken job that is done. @throws LockLostError */
   complete(job: TakenJob): Promise<void>;

@@ -32,7 +32,10 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   async function renew(): Promise<void> {
     const begun = elapsed();
     for (const [lane, ofLane] of Map.groupBy(kept.values(), ({ lane }) => lane)) {
-      const lost = new Set(await lane.extendLocks(ofLane.map(({ job }) => job)));
+      const extended = await lane.extendLocks(ofLane.map(({ job }) => job)).catch(onError);
+      // What is wrong with one lane is not with the others.
+      if (extended === undefined) continue;
+      const lost = new Set(extended);
       for (const entry of ofLane) {
         if (lost.has(entry.job.id)) giveUp(entry, 'Redis says that the lock is gone');
         else entry.holdsSince = begun;

@@ -64,14 +64,14 @@ export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEv
         pipeline.exists(key('wait'), key('prioritized'));
         pipeline.zrange(key('delayed'), '0', '0', 'WITHSCORES');
       }
-      const values = ((await pipeline.exec()) ?? []).map(([error, value]) => {
-        if (error !== null) throw error;
-        return value;
-      });
+      const replies = await pipeline.exec();
+      if (replies === null) throw new Error('Redis gave no answer to a pipeline');
       return names.map((_, index) => {
-        const [, due] = values[2 * index + 1] as string[];
+        const [[, ready], [, delayed]] = [replies[2 * index] ?? [null, 0], replies[2 * index + 1] ?? [null, []]];
+        // A key that somebody has overwritten is an error of its lane alone.
+        const [, due] = Array.isArray(delayed) ? (delayed as string[]) : [];
         return {
-          ready: values[2 * index] !== 0,
+          ready: Number(ready) > 0,
           nextAt: due === undefined ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT),
         };
       });
@@ -160,7 +160,11 @@ function openLane(
         }),
       ),
 
-    update: (job, data) => settled(job, () => backend.updateData(minimalJob(job), data)),
+    update: async (job, data) => {
+      const key = backend.toKey(job.id);
+      const written = await redis.eval(WRITE_IF_LOCKED, 2, key, `${key}:lock`, job.token, JSON.stringify(data));
+      if (written !== 1) throw new LockLostError(`${job.id} is no longer ours`);
+    },
 
     complete: (job) => settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
 
@@ -225,6 +229,12 @@ function takeByClock(backend: RedisQueueBackend, now: Clock): void {
 interface LaneLockOptions {
   readonly lockDuration: number;
 }
+
+/** BullMQ's own does not ask whose the job is. */
+const WRITE_IF_LOCKED = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'data', ARGV[2])
+return 1`;
 
 /** BullMQ scores a prioritized job `priority * 2^32 + counter`. */
 const PRIORITY_SCORE_UNIT = 2 ** 32;

@@ -8,7 +8,7 @@ import { deadlineOfPriority } from './priority.ts';
 export interface LaneStats extends LaneCounts {
   /** Absent for the inbox. */
   readonly appId?: string;
-  /** The nearest deadline of what waits, within five minutes; absent when nothing waits. Unix time in milliseconds. */
+  /** The nearest deadline of what waits, within a minute; absent when nothing waits. Unix time in milliseconds. */
   readonly nearestDeadline?: number;
 }
 
@@ -16,7 +16,7 @@ export interface LaneStats extends LaneCounts {
  * Redis orders delayed jobs by their next try, so that the nearest deadline is found only by looking at each. Measured
  * on two busy cores: 0.3 s of Redis for 100,000 delayed, 6 to 12 s for 1,000,000, 1 to 3 ms at a time. So what was
  * found in a lane as long as this is kept for the whole fleet, for so many times as long as the look took: looking
- * costs a Redis some 3 % at most, however many workers are scraped. Deadlines are told within five minutes anyway.
+ * costs a Redis some 3 % at most, however many workers are scraped. Deadlines are told within a minute anyway.
  */
 const SHARED_FROM = 10_000;
 const SHARED_TIMES = 30;

@@ -114,7 +114,8 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (losses <= seenTo) return run(held, startedAt, signal);
 
     const found = await recover(held.job, signal);
-    if (!found.ok) return settleFailure(held, found.failure, startedAt, signal, false);
+    // Nobody has asked WeChat: that must not be what a media dies of.
+    if (!found.ok) return settle.postpone(held, found.failure);
     if (found.value !== undefined) return settle.archived(held, found.value, startedAt, signal);
     const lost = failure('worker-lost');
     const record = attemptRecord(startedAt, startedAt, lost);
@@ -122,7 +123,11 @@ export function createRunJob(parts: RunJobParts): RunJob {
     let { ledger } = held;
     for (let unseen = Math.min(losses - seenTo, MAX_ATTEMPTS); unseen > 1; unseen -= 1)
       ledger = withAttempt(ledger, record);
-    if (losses % LOST_BEFORE_PAUSE === 0) return settleFailure({ ...held, ledger }, lost, startedAt, signal);
+    // Past its deadline a pause would be the end: once it goes on, as a media that nobody has asked for yet.
+    const isFirstPause = losses === LOST_BEFORE_PAUSE;
+    const mustPause = losses % LOST_BEFORE_PAUSE === 0;
+    if (mustPause && !(isFirstPause && startedAt >= deadlineOf(held.job, mediaTtlMs)))
+      return settleFailure({ ...held, ledger }, lost, startedAt, signal);
     return run({ ...held, ledger: withAttempt(ledger, record) }, startedAt, signal);
   }
 
@@ -143,14 +148,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     return settleFailure(held, result.failure, startedAt, signal);
   }
 
-  /** @param asked false when the attempt failed before WeChat was asked, and so tells nothing about the gate. */
-  async function settleFailure(
-    held: HeldJob,
-    cause: Failure,
-    startedAt: number,
-    signal: AbortSignal,
-    asked = true,
-  ): Promise<void> {
+  async function settleFailure(held: HeldJob, cause: Failure, startedAt: number, signal: AbortSignal): Promise<void> {
     const { job, ledger } = held;
     const { appId } = job;
     const attempts = [...ledger.attempts, { failure: cause.code }];
@@ -168,7 +166,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (isGateReason(cause.code)) {
       const { gate, wasOpen } = await gates.close(appId, cause.code, cause);
       if (wasOpen) observe({ type: 'gate-closed', gate });
-    } else if (asked && passedTheGate(cause.code)) {
+    } else if (passedTheGate(cause.code)) {
       await openGate(appId, startedAt);
     } else {
       await putOffProbe(appId);

@@ -54,6 +54,8 @@ export interface Settle {
   buryInvalid(lane: Lane, taken: TakenJob, letter: DeadLetter, key: string, signal: AbortSignal): Promise<void>;
   /** For a job of the inbox that the door has taken into the lane of its app: only this copy goes. */
   moved(lane: Lane, taken: TakenJob): Promise<void>;
+  /** A step can't be done now: back to its lane as it lies in Redis, for a minute. */
+  postpone(held: Pick<HeldJob, 'lane' | 'taken'>, failure: Failure): Promise<void>;
   /** Back to its lane as it lies in Redis, nothing used up. */
   release(lane: Lane, taken: TakenJob): Promise<void>;
 }
@@ -179,6 +181,7 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     dead,
     bury,
     buryInvalid,
+    postpone,
     moved: (lane, taken) => lane.complete(taken),
     release: (lane, taken) => lane.delay(taken, undefined, now()),
   };

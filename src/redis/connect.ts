@@ -62,6 +62,7 @@ export function connectRedis(
   client.on('error', (error: Error) => {
     // ioredis hangs the refused command onto the error, arguments and all: AUTH with its password.
     Reflect.deleteProperty(error, 'command');
+    withoutArguments(error);
     // ioredis goes on with database 0, where nobody would look for what is put there.
     if (REFUSED_DATABASE.test(error.message)) {
       refused.set(client, error);
@@ -70,6 +71,13 @@ export function connectRedis(
     onError(error);
   });
   return client;
+}
+
+/** A Redis that does not know a command repeats it, arguments and all: of AUTH that is the password. */
+function withoutArguments(error: Error): void {
+  const cut = (text: string): string => text.replace(/, with args[^\n]*/g, '');
+  error.message = cut(error.message);
+  if (error.stack !== undefined) error.stack = cut(error.stack);
 }
 
 interface CommonOptions {

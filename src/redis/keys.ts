@@ -10,7 +10,7 @@ export interface RedisKeys {
   readonly nearest: (lane: string) => string;
   /** STRING with expiry: where a media lies, once it is archived. @see src/queue/archived-marker.ts */
   readonly archived: (jobId: string) => string;
-  /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/index-in-redis.ts */
+  /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/dead-letter-index.ts */
   readonly deadByTime: string;
   readonly deadRecords: string;
   /** STRING with expiry: an operator has decided that nothing more is to be done about this media. */
@@ -21,7 +21,7 @@ export interface RedisKeys {
   readonly gates: string;
   /** STRING with expiry: held by the worker that looks at a closed gate. */
   readonly probe: (appId: string) => string;
-  /** HASH: an app's access_token. @see src/weixin/credentials/token-cache.ts */
+  /** HASH: an app's access_token. @see src/weixin/credentials/token-record.ts */
   readonly token: (appId: string) => string;
   readonly tokenLease: (appId: string) => string;
   /** HASH of counters of one minute, by app and outcome. @see src/queue/throughput.ts */

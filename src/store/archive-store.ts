@@ -81,7 +81,7 @@ export interface ArchiveStore {
   /** Removes an object. Harmless when there is none. Archiving needs it only where a store takes wrong bytes. */
   remove(key: string, signal: AbortSignal): Promise<Result<void>>;
 
-  /** Reads a small JSON document; `undefined` when there is none, `null` when it is no JSON. */
+  /** Reads a small JSON document; `undefined` when there is none, `null` when it is no JSON, or larger than any of ours. */
   readJson(key: string, signal: AbortSignal): Promise<Result<unknown>>;
   /** Writes or overwrites a small JSON document. */
   writeJson(key: string, document: unknown, signal: AbortSignal): Promise<Result<void>>;

@@ -3,6 +3,7 @@ import {
   AbortMultipartUploadCommand,
   CreateMultipartUploadCommand,
   ListMultipartUploadsCommand,
+  NoSuchUpload,
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
@@ -120,7 +121,12 @@ export async function abandonUploads(
     });
     for (const { Key, UploadId } of page.Uploads ?? []) {
       if (Key === undefined || UploadId === undefined) continue;
-      await client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }), { abortSignal: signal });
+      // Whoever began it may have ended it meanwhile.
+      await client
+        .send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }), { abortSignal: signal })
+        .catch((error: unknown) => {
+          if (!(error instanceof NoSuchUpload)) throw error;
+        });
       count += 1;
     }
     if (page.IsTruncated !== true || page.NextKeyMarker === undefined) return count;

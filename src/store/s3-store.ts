@@ -216,8 +216,8 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
       let sizeBytes = 0;
       for await (const chunk of body) {
         sizeBytes += chunk.byteLength;
-        if (sizeBytes > MAX_JSON_BYTES)
-          throw new FailureError({ code: 'store-refused', detail: `${key} is not one of ours` });
+        // Not one of ours, and not worth the memory.
+        if (sizeBytes > MAX_JSON_BYTES) return null;
         chunks.push(chunk);
       }
       return jsonOf(Buffer.concat(chunks).toString('utf8'));

@@ -20,7 +20,7 @@ export function createApiHosts(hosts: readonly URL[], elapsed: Stopwatch): ApiHo
       return hosts.find((host) => age(host) >= AVOID_MS) ?? (byAge[0] as URL);
     },
     unreachable: (host) => {
-      // A host that stays away keeps its first date, so that of several dead ones each is tried in turn.
+      // Counted from its last failure, so that of several dead ones each is tried in turn.
       avoidedSince.set(host.href, elapsed());
     },
   };

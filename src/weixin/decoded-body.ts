@@ -10,6 +10,9 @@ const DECODERS: Readonly<Record<string, () => Transform>> = {
   br: createBrotliDecompress,
 };
 
+/** What servers say of a body to which nothing was done; `none` is no registered coding, and is sent all the same. */
+const PLAIN = new Set(['', 'identity', 'none']);
+
 export interface DecodedBody {
   readonly body: Readable;
   /** How many bytes `body` must give; unknown without Content-Length, and for an encoded body. */
@@ -29,7 +32,7 @@ export function decodeBody({ headers, body }: Dispatcher.ResponseData): Result<D
   const length = textOf(headers['content-length']);
   const isEndUnproven = length === undefined && !/\bchunked\b/i.test(textOf(headers['transfer-encoding']) ?? '');
   const encoding = textOf(headers['content-encoding'])?.trim().toLowerCase() ?? '';
-  if (encoding === '' || encoding === 'identity') {
+  if (PLAIN.has(encoding)) {
     const contentLength = length !== undefined && /^\d{1,15}$/.test(length) ? { contentLength: Number(length) } : {};
     return succeed({ body, isEndUnproven, ...contentLength });
   }

@@ -68,8 +68,8 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
     [OTHER_APP_ID, 1],
   ]);
   expect(apps[0]).toMatchObject({ recent: { ...NOTHING, archived: 12, wait: 4, bytes: 3 * 1024 * 1024 } });
-  // Right within five minutes, as its help says.
-  const slack = 6 * 60;
+  // Right within a minute, as its help says; the other one is what this test may take.
+  const slack = 2 * 60;
   expect(Math.abs(Number(apps[0]?.['nearestDeadlineSeconds']) - (oldest + 3 * DAY - Date.now()) / SECOND)).toBeLessThan(
     slack,
   );

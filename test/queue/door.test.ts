@@ -52,7 +52,7 @@ describe('a media that is new', () => {
     const job = testJob({ receivedAt: '2026-06-15T11:00:00Z', labels: { shop: '7' } });
     expect(await door.admit([job])).toEqual(ACCEPTED);
     const taken = await takeOne(lane);
-    expect(taken).toMatchObject({ id: mediaJobId(job), priority: 48_516 });
+    expect(taken).toMatchObject({ id: mediaJobId(job), priority: 242_580 });
     expect(JSON.parse(taken.data)).toEqual(job);
   });
 

@@ -34,11 +34,11 @@ test('an app that waits for nothing is told too', async () => {
 });
 
 test('each app has its counts and its nearest deadline', async () => {
-  await door.admit([testJob({ receivedAt: '2026-06-15T10:00:00Z' }), testJob({ receivedAt: '2026-06-13T10:02:00Z' })]);
+  await door.admit([testJob({ receivedAt: '2026-06-15T10:00:00Z' }), testJob({ receivedAt: '2026-06-13T10:02:50Z' })]);
   await door.admit([testJob({ appId: OTHER_APP_ID, receivedAt: '2026-06-14T10:00:00Z' })]);
   await takeOne(lanes.lane(laneOf(OTHER_APP_ID)));
   expect(await read(APP_ID)).toEqual([
-    { appId: APP_ID, ...EMPTY, waiting: 2, nearestDeadline: Date.parse('2026-06-16T10:00:00Z') },
+    { appId: APP_ID, ...EMPTY, waiting: 2, nearestDeadline: Date.parse('2026-06-16T10:02:00Z') },
     { appId: OTHER_APP_ID, ...EMPTY, active: 1 },
   ]);
 });

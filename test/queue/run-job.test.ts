@@ -421,7 +421,30 @@ describe('the job of a worker that died', () => {
     await die(by, job, 1);
     await by.runNext();
     expect(fetched).toBe(0);
-    expect(await failuresIn(by, job)).toEqual(['store-unreachable']);
+    // WeChat has not been asked: its history tells of no attempt, and it does not die of this past its deadline either.
+    expect(types(by)).toEqual(['postponed']);
+    expect(await failuresIn(by, job)).toEqual([]);
+    const late = await admit(by, -SECOND);
+    await die(by, late, 1);
+    await by.runNext();
+    expect(types(by)).toEqual(['postponed', 'postponed']);
+    expect((await by.lane.peek(mediaJobId(late)))?.state).toBe('delayed');
+  });
+
+  test('that killed three workers by the time it was due to be given up is asked for once more', async () => {
+    const by = worker();
+    const job = await admit(by, -SECOND);
+    await die(by, job, 3);
+    await by.runNext();
+    expect(types(by)).toEqual(['archived']);
+  });
+
+  test('that kills every worker past its deadline too is dead in the end', async () => {
+    const by = worker();
+    const job = await admit(by, -SECOND);
+    await die(by, job, 6);
+    await by.runNext();
+    expect((await whereabouts(by, job)).listed).toBe('deadline-exceeded');
   });
 });
 

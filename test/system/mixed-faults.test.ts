@@ -33,6 +33,9 @@ test('of media in every kind of trouble two workers save all that can be saved, 
       WEIXIN_IDLE_TIMEOUT_SECONDS: '3',
     },
   });
+  // Up before the time of any media begins to run out.
+  const workers = [stack.worker(), stack.worker()];
+  await Promise.all(workers.map((worker) => worker.said('worker started')));
   const { simulator } = stack;
   const faultOf = new Map<string, object>();
   const armed = (endpoint: FaultEndpoint, action: FaultAction, times: number) => (media: SimulatedMedia) => {
@@ -98,7 +101,6 @@ test('of media in every kind of trouble two workers save all that can be saved, 
   simulator.arm({ endpoint: 'token', action: { type: 'html', status: 502 }, times: 1 });
   simulator.arm({ endpoint: 'token', action: { type: 'errcode', errcode: -1 }, times: 1 });
 
-  const workers = [stack.worker(), stack.worker()];
   expect(await stack.queue.door.admit(jobs)).toEqual({ accepted: jobs.length, duplicates: 0, rejected: [] });
   await untilIdle(stack, 100_000);
 

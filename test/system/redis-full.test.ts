@@ -92,7 +92,7 @@ test('a full Redis is told to whoever hands media in, which takes none of them b
   expect(await producer.enqueue(first)).toBe('accepted');
   const file = await writeLines(stack, jobs);
 
-  await giveMemory(stack, -1);
+  await giveMemory(stack, -100_000);
   await expect(producer.enqueueMany(rest)).rejects.toThrow(QueueUnavailableError);
   const refused = await stack.command(['enqueue', '--file', file]);
   expect(refused.code).toBe(1);
