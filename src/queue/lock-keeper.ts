@@ -32,7 +32,10 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   async function renew(): Promise<void> {
     const begun = elapsed();
     for (const [lane, ofLane] of Map.groupBy(kept.values(), ({ lane }) => lane)) {
-      const extended = await lane.extendLocks(ofLane.map(({ job }) => job)).catch(onError);
+      const extended = await lane.extendLocks(ofLane.map(({ job }) => job)).catch((error: unknown) => {
+        onError(error);
+        return undefined;
+      });
       // What is wrong with one lane is not with the others.
       if (extended === undefined) continue;
       const lost = new Set(extended);

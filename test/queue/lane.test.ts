@@ -86,6 +86,15 @@ describe('a glance', () => {
     expect(await lanes.glance([laneOf(OTHER_APP_ID)])).toEqual([{ ready: true, nextAt: undefined }]);
   });
 
+  test('into a lane whose keys somebody has overwritten hides no other', async () => {
+    const other = lanes.lane(laneOf(OTHER_APP_ID));
+    await other.add([job('a')]);
+    await corner.redis.set(`${corner.prefix}:${lane.name}:delayed`, 'spoilt');
+    const [spoilt, sound] = await lanes.glance([lane.name, other.name]);
+    expect(spoilt).toMatchObject({ ready: false });
+    expect(sound).toMatchObject({ ready: true });
+  });
+
   test('into no lane at all is none', async () => {
     expect(await lanes.glance([])).toEqual([]);
   });
@@ -275,6 +284,16 @@ describe('a worker that has lost its lock', () => {
     await lane.complete(await takeOne(lane));
     await expect(lane.update(lost, { late: true })).rejects.toThrow(LockLostError);
     expect(await corner.redis.exists(lane.keyOfJob('a'))).toBe(0);
+  });
+
+  test('writes no data into a job that another has', async () => {
+    await lane.add([job('a')]);
+    const lost = await takeOne(lane);
+    await loseWorker(corner.redis, lane, 'a');
+    const held = await takeOne(lane);
+    await lane.update(held, { held: true });
+    await expect(lane.update(lost, { late: true })).rejects.toThrow(LockLostError);
+    expect((await lane.peek('a'))?.data).toBe('{"held":true}');
   });
 });
 

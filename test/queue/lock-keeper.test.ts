@@ -131,6 +131,21 @@ describe.concurrent('the lock of a job that runs', () => {
     expect(await redis.exists(ended.lockKey)).toBe(0);
   });
 
+  test('is renewed although those of another lane cannot be, which is told', async () => {
+    await using bench = await openBench(LONG_MS);
+    const { redis, lanes, lane, errors, keepOne, renewed } = bench;
+    const broken: Lane = {
+      ...lanes.lane(laneOf(OTHER_APP_ID)),
+      extendLocks: () => Promise.reject(new Error('WRONGTYPE')),
+    };
+    await keepOne(broken);
+    const kept = await keepOne(lane);
+    await renewed(kept, 3);
+    expect(kept.aborts).toEqual([]);
+    expect(errors.length).toBeGreaterThan(0);
+    expect(await redis.exists(kept.lockKey)).toBe(1);
+  });
+
   test('is renewed again after an error of Redis, which is told', async () => {
     await using bench = await openBench(LONG_MS);
     const { redis, errors, keepOne, renewed } = bench;
