@@ -137,7 +137,9 @@ describe('what is told of a connection', () => {
 });
 
 test('an error of a Redis that does not know HELLO or AUTH does not repeat what it was given', async () => {
-  await using own = await openOwnRedis({ arguments: ['--rename-command', 'HELLO', 'hidden1', '--rename-command', 'AUTH', 'hidden2'] });
+  await using own = await openOwnRedis({
+    arguments: ['--rename-command', 'HELLO', 'hidden1', '--rename-command', 'AUTH', 'hidden2'],
+  });
   const errors: Error[] = [];
   const client = connect(configOf(own.as('app:a-password')), 'patient', errors);
   await eventually(() => (errors.length > 0 ? true : undefined));
