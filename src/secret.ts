@@ -33,8 +33,31 @@ export class Secret {
   }
 }
 
-/** Returns `text` with every occurrence of `secret` blotted out: a peer may echo what we sent it. */
+/** A run of a secret that is shorter says nothing about it. */
+const TELLING = 12;
+
+/**
+ * Returns `text` with every occurrence of `secret` blotted out, and every longer part of it: a peer may echo what we sent
+ * it, and cut it.
+ */
 export function withoutSecret(text: string, secret: Secret): string {
   const value = secret.reveal();
-  return value === '' ? text : text.replaceAll(value, REDACTED).replaceAll(encodeURIComponent(value), REDACTED);
+  if (value === '') return text;
+  const whole = text.replaceAll(value, REDACTED).replaceAll(encodeURIComponent(value), REDACTED);
+  const parts = new Set(
+    Array.from({ length: Math.max(0, value.length - TELLING + 1) }, (_, at) => value.slice(at, at + TELLING)),
+  );
+  let clean = '';
+  for (let at = 0; at < whole.length; ) {
+    let end = at;
+    while (parts.has(whole.slice(end, end + TELLING))) end += 1;
+    if (end === at) {
+      clean += whole[at];
+      at += 1;
+    } else {
+      clean += REDACTED;
+      at = end + TELLING - 1;
+    }
+  }
+  return clean;
 }

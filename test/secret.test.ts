@@ -24,6 +24,13 @@ test('blots a secret out of a text, also percent-encoded', () => {
   expect(withoutSecret('got a b/c and a%20b%2Fc', odd)).toBe('got [redacted] and [redacted]');
 });
 
+test('blots out each longer part of a secret, wherever it is cut', () => {
+  const token = new Secret('83_abcdefghijklmnopqrstuvwxyz0123456789');
+  expect(withoutSecret('bad token 83_abcdefghijklmnop...', token)).toBe('bad token [redacted]...');
+  expect(withoutSecret('ends in uvwxyz0123456789, 83_abcdefghi', token)).toBe('ends in [redacted], [redacted]');
+  expect(withoutSecret('83_abc is said of no one', token)).toBe('83_abc is said of no one');
+});
+
 test('leaves a text alone when the secret is empty', () => {
   expect(withoutSecret('text', new Secret(''))).toBe('text');
 });

@@ -43,8 +43,22 @@ export async function sniffType(head: Uint8Array): Promise<SniffedType | undefin
 
 /** True when the bytes are printable text, which no media of WeChat's is: an error in words, whatever it is declared as. */
 export function looksLikeText(head: Uint8Array): boolean {
-  const encodings = head.byteLength < MIN_ODD_TEXT_BYTES ? ['utf-8'] : ['utf-8', 'utf-16le', 'utf-16be', 'gb18030'];
-  return encodings.some((encoding) => isPrintable(head, encoding));
+  const encodings = head.byteLength < MIN_ODD_TEXT_BYTES ? ['utf-8'] : ODD_ENCODINGS;
+  return encodings.some((encoding) => isPrintable(head, encoding)) || looksLikeUtf32(head);
+}
+
+const ODD_ENCODINGS = ['utf-8', 'utf-16le', 'utf-16be', 'gb18030', 'big5', 'euc-jp'];
+
+/** Characters of 4 bytes, of which the first or the last two are never used up. */
+function looksLikeUtf32(head: Uint8Array): boolean {
+  const wide = head.subarray(0, head.byteLength - (head.byteLength % 4));
+  if (wide.byteLength < MIN_ODD_TEXT_BYTES) return false;
+  return [
+    [2, 3],
+    [0, 1],
+  ].some(
+    (zeros) => wide.every((byte, index) => byte === 0 || !zeros.includes(index % 4)) && wide.some((byte) => byte !== 0),
+  );
 }
 
 /** A few bytes of anything may pass for two or three Chinese characters. */

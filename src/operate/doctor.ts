@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts';
 import { FAILURES, type Result } from '../failure.ts';
-import { connectRedis, describeRedis, untilReady } from '../redis/connect.ts';
+import { connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../redis/connect.ts';
 import { createFleetClock } from '../redis/fleet-clock.ts';
 import { redisKeys } from '../redis/keys.ts';
 import { describeDurability, isFull, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
@@ -56,7 +56,8 @@ async function checkRedis(config: Config): Promise<Finding[]> {
       ? { check: 'redis', result: 'fail', detail: `full: ${detail}`, hint: 'It takes no media. Raise its maxmemory.' }
       : { check: 'redis', result: 'ok', detail };
     return [found, ...mistakes];
-  } catch {
+  } catch (error) {
+    if (error instanceof DatabaseRefusedError) lastError = error.message;
     return [
       { check: 'redis', result: 'fail', detail: `${where} can't be reached (${lastError})`, hint: 'Check REDIS_URL.' },
     ];
@@ -117,7 +118,17 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
         };
       }
       await clock.sync().catch(() => undefined);
-      token = await tokens.current(account, limit);
+      try {
+        token = await tokens.current(account, limit);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        return {
+          check: name,
+          result: 'fail',
+          detail: `not asked for: Redis, which holds the token, refuses (${why})`,
+          hint: 'See what is said of redis.',
+        };
+      }
     }
     if (token.ok) return { check: name, result: 'ok', detail: `an access_token was issued (${type})` };
     const { code, errcode, errmsg, detail } = token.failure;

@@ -8,7 +8,14 @@ import { createGates } from '../queue/gates.ts';
 import type { Lanes } from '../queue/lane.ts';
 import { openLanes } from '../queue/open-lanes.ts';
 import { createThroughput } from '../queue/throughput.ts';
-import { closeRedis, connectRedis, describeRedis, type RedisClient, untilReady } from '../redis/connect.ts';
+import {
+  closeRedis,
+  connectRedis,
+  DatabaseRefusedError,
+  describeRedis,
+  type RedisClient,
+  untilReady,
+} from '../redis/connect.ts';
 import { createFleetClock } from '../redis/fleet-clock.ts';
 import { type RedisKeys, redisKeys } from '../redis/keys.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
@@ -41,8 +48,9 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
   });
   try {
     await untilReady(redis, AbortSignal.timeout(REDIS_TIMEOUT_MS));
-  } catch {
+  } catch (error) {
     redis.disconnect();
+    if (error instanceof DatabaseRefusedError) lastError = error;
     const why = lastError === undefined ? 'no answer' : lastError.message;
     throw new CommandError(`Redis at ${describeRedis(config.redis)} can't be reached (${why}): check REDIS_URL`);
   }

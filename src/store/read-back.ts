@@ -17,9 +17,21 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
     const stored = await store.digest(key, signal);
     if (!stored.ok) return stored.failure;
     if (stored.value?.sha256 === expected.sha256) return undefined;
+    return removedFrom(key, signal);
+  }
+
+  async function removedFrom(key: string, signal: AbortSignal): Promise<Failure> {
     const removed = await store.remove(key, signal);
     const left = removed.ok ? 'and was removed' : 'and could not be removed';
     return { code: 'store-corrupted', detail: `${key} came back as other bytes ${left}` };
+  }
+
+  /** What a worker stored in parts and died before it had looked at it must not stand in the way of what is right. */
+  async function conflictWith(key: string, conflict: Failure, signal: AbortSignal): Promise<Failure> {
+    const there = await store.head(key, signal);
+    if (!there.ok) return there.failure;
+    const isUnproven = there.value !== undefined && there.value.metadata['sha256'] === undefined;
+    return isUnproven ? removedFrom(key, signal) : conflict;
   }
 
   async function proven(
@@ -47,14 +59,18 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
 
     writeStream: async (object, signal) => {
       const written = await store.writeStream(object, signal);
-      return isNeeded() ? proven(object.key, written, signal) : written;
+      if (!isNeeded()) return written;
+      if (written.ok || written.failure.code !== 'object-conflict') return proven(object.key, written, signal);
+      return { ok: false, failure: await conflictWith(object.key, written.failure, signal) };
     },
 
     find: async (stem, signal): Promise<Result<StoredObject | undefined>> => {
       const found = await store.find(stem, signal);
-      const sha256 = found.ok ? found.value?.metadata['sha256'] : undefined;
-      if (!isNeeded() || !found.ok || found.value === undefined || sha256 === undefined) return found;
-      const { key, sizeBytes } = found.value;
+      if (!isNeeded() || !found.ok || found.value === undefined) return found;
+      const { key, sizeBytes, metadata } = found.value;
+      const sha256 = metadata['sha256'];
+      // Stored in parts, and nobody is left who knows what they were: it must be fetched again to be told.
+      if (sha256 === undefined) return succeed(undefined);
       const mistake = await mistakeAt(key, { sizeBytes, sha256 }, signal);
       if (mistake === undefined) return found;
       return mistake.code === 'store-corrupted' ? succeed(undefined) : fail(mistake.code, mistake);

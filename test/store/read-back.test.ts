@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { failure } from '../../src/failure.ts';
 import type { ArchiveStore } from '../../src/store/archive-store.ts';
 import { readBackStore } from '../../src/store/read-back.ts';
 import {
@@ -67,6 +68,26 @@ describe('an object that arrives with a flipped bit', () => {
     expect(await bench.store.write(object, never)).toMatchObject({ ok: true });
     expect(await store.find(object.key.slice(0, -'.jpg'.length), never)).toEqual({ ok: true, value: undefined });
     expect(await bench.bytesAt(object.key)).toBeUndefined();
+  });
+
+  test('in parts by a worker that died before it looked is not found by the next, which stores it anew', async () => {
+    const { bench, store } = await openBench();
+    await using _ = bench;
+    const bytes = someBytes(PART_SIZE_BYTES + 1_000);
+    const object = streamedObject(bytes, { key: newKey() });
+    bench.proxy.arm('UploadPart', FLIP, 1);
+    expect(await bench.store.writeStream(object, never)).toMatchObject({ ok: true });
+    expect(await store.find(object.key.slice(0, -'.jpg'.length), never)).toEqual({ ok: true, value: undefined });
+    const again = (): typeof object => streamedObject(bytes, { key: object.key });
+    // A store that overwrites nothing, which this server is not.
+    const strict = readBackStore(
+      { ...bench.store, writeStream: async () => ({ ok: false, failure: failure('object-conflict') }) },
+      () => true,
+    );
+    expect(await strict.writeStream(again(), never)).toMatchObject({ ok: false, failure: { code: 'store-corrupted' } });
+    expect(await bench.bytesAt(object.key)).toBeUndefined();
+    expect(await store.writeStream(again(), never)).toMatchObject({ ok: true });
+    expect((await bench.bytesAt(object.key))?.equals(bytes)).toBe(true);
   });
 
   test('that can not be removed is told so', async () => {
