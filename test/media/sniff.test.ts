@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { looksLikeMarkup, SNIFF_BYTES, sniffType } from '../../src/media/sniff.ts';
+import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, sniffType } from '../../src/media/sniff.ts';
 
 const bytes = (text: string): Buffer => Buffer.concat([Buffer.from(text, 'latin1'), Buffer.alloc(200, 1)]);
 
@@ -50,5 +50,29 @@ describe('looksLikeMarkup', () => {
 
   test.each(['', '<', 'a <html>', '{"a":"<html>"}', '\xff\xd8<html>', '<3 you'])('%j does not', (text) => {
     expect(looksLikeMarkup(Buffer.from(text, 'latin1'))).toBe(false);
+  });
+});
+
+describe('looksLikeText', () => {
+  const ERROR = '{"errcode":-1,"errmsg":"system error"}';
+  const utf32 = Buffer.from(ERROR.split('').flatMap((character) => [character.charCodeAt(0), 0, 0, 0]));
+
+  test.each([
+    ['UTF-8', Buffer.from(ERROR)],
+    ['UTF-16', Buffer.from(ERROR, 'utf16le')],
+    ['UTF-32, little end first', utf32],
+    ['UTF-32, big end first', Buffer.from(utf32).swap32()],
+    ['Big5', Buffer.from('aa41b0c8bcc8aec9a4a3a569a5cebdd0b579abe1a641b8d5', 'hex')],
+    ['EUC-JP', Buffer.from('b8bdbadfcdf8cdd1c9d4b2c4b7cfc5fdbac6bbeeb9d4b8e5bbfeb4d6', 'hex')],
+  ])('knows words in %s', (_encoding, head) => {
+    expect(looksLikeText(head)).toBe(true);
+  });
+
+  test.each([
+    ['zeros', Buffer.alloc(64)],
+    ['an AMR file', bytes('#!AMR\n')],
+    ['bytes of every value', Buffer.from(Array.from({ length: 256 }, (_, value) => value))],
+  ])('does not take %s for words', (_what, head) => {
+    expect(looksLikeText(head)).toBe(false);
   });
 });
