@@ -36,8 +36,9 @@ export function bytesToClassify(head: Buffer): number {
  * alone lies now and then. Errors come as `text/plain`; images come under wrong types; a gateway's page comes as 200;
  * an image may be named like JSON or begin with a brace.
  *
- * Bytes of a known type are media. Bytes of none are so only where a format has no magic, as voice in speex; an image or
- * a video without one is no such thing, and words are none either, whatever they are declared as.
+ * Bytes of a known type are media. Bytes of none are so where a format has no magic, as voice in speex; an image or a
+ * video without one only if it comes as an attachment too, as all that users send does: it would be lost for ever, and may
+ * be of a format that is not known yet. Words are none, whatever they are declared as.
  *
  * @param sent the token of the request, blotted out of every text that is kept.
  * @param kind what the producer says it is. A `file` may be a text.
@@ -71,7 +72,8 @@ export async function classifyReply(answer: HttpAnswer, sent: Secret, kind?: Med
   if (sniffed === undefined) {
     const attached = disposition !== undefined && !isTextType(declaredType);
     if (!declaredMedia && !attached) return notMedia();
-    if (/^(image|video)\//.test(declaredType ?? '')) return notMedia();
+    const mustHaveMagic = /^(image|video)\//.test(declaredType ?? '');
+    if (mustHaveMagic && (disposition === undefined || head.every((byte) => byte === 0))) return notMedia();
     if (answer.complete && startsLikeError(head)) return notMedia();
     const mayBeText = kind === 'file' && attached && !declaredMedia;
     if (!mayBeText && (json !== undefined || looksLikeText(head))) return notMedia();

@@ -173,10 +173,31 @@ describe('media are media', () => {
   });
 });
 
+describe.each(['image/jpeg', 'video/mp4'])('what has no magic and comes as an attachment of %s', (contentType) => {
+  const headers = { 'content-type': contentType, 'content-disposition': DISPOSITION };
+
+  test.each<[string, Buffer]>([
+    ['a brace and then bytes that are no JSON', Buffer.concat([Buffer.from('{'), BARE_FRAMES])],
+    ['bytes of a format that nobody knows yet', BARE_FRAMES],
+    ['hardly any bytes', Buffer.from('ffd8', 'hex')],
+  ])('is media: %s', async (_name, head) => {
+    expect(await codeOf(head, headers)).toBe('media');
+  });
+
+  test.each<[string, Buffer]>([
+    ['nothing but zeros', Buffer.alloc(5_000)],
+    ['text in UTF-16', Buffer.from('{"errcode":40001,"errmsg":"invalid"}', 'utf16le')],
+    ['an error that was cut short', Buffer.from('{"errcode":40001,"errmsg":"\xff', 'latin1')],
+    ['JSON without an errcode', Buffer.from('{"ok":true}')],
+  ])('is none: %s', async (_name, head) => {
+    expect(await codeOf(head, headers)).toBe('body-not-media');
+  });
+});
+
 describe.each([
   ['image/jpeg', undefined],
-  ['video/mp4', DISPOSITION],
-])('what has no magic is no %s:', (contentType, disposition) => {
+  ['video/mp4', undefined],
+])('what has no magic and is no attachment is no %s:', (contentType, disposition) => {
   const headers = {
     'content-type': contentType,
     ...(disposition === undefined ? {} : { 'content-disposition': disposition }),
