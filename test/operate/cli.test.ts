@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import { cliPath } from '../../src/demo/worker-process.ts';
 import { VERSION } from '../../src/version.ts';
@@ -182,6 +182,7 @@ describe('Redis', () => {
       ...ASKING_REDIS.map((words): [string[], string, string] => [complete(words), away, 'connect ECONNREFUSED']),
       [['status'], frozen.url, 'no answer'],
       [['status'], locked.as(':the-wrong-password'), 'WRONGPASS'],
+      [['status'], `${inject('redisUrl')}/99`, 'DB index is out of range'],
     ];
     const results = await Promise.all(
       cases.map(([args, REDIS_URL]) => stack.command([...args, '--json'], { env: { REDIS_URL } })),

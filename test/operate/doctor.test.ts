@@ -1,9 +1,11 @@
+import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
-import { APP_ID, APP_SECRET } from '../support/jobs.ts';
+import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
 import { type Environment, keysBelow, openStack, type Stack } from '../support/stack.ts';
 
@@ -113,9 +115,19 @@ describe('Redis', () => {
 
   test('that is full fails, with what to do', async () => {
     await using full = await openOwnRedis({ arguments: ['--maxmemory', '1kb'] });
-    const { code, of } = await examine({ REDIS_URL: full.url });
+    // An account whose token is shared in that Redis.
+    const accounts = join(stack.folder, 'accounts.json');
+    const credential = { type: 'token', secret: { env: 'OTHER_SECRET' } };
+    await writeFile(accounts, JSON.stringify({ accounts: [{ appId: OTHER_APP_ID, credential }] }));
+    const env = { REDIS_URL: full.url, WEIXIN_ACCOUNTS_FILE: accounts, OTHER_SECRET: 'a-secret' };
+    const { code, stdout, of } = await examine(env);
     expect(code).toBe(1);
     expect(of('redis')).toMatchObject([{ result: 'fail', hint: 'It takes no media. Raise its maxmemory.' }]);
+    // Everything else is looked at all the same.
+    expect(of('bucket')).toMatchObject([{ result: 'ok' }]);
+    expect(of(`account ${OTHER_APP_ID}`)).toMatchObject([{ result: 'fail', detail: expect.stringContaining('OOM') }]);
+    expect(stdout).not.toContain('a-secret');
+    expect(await keysBelow(stack, '')).toEqual([]);
   });
 
   test('that is away, frozen or refuses the password fails, and everything else is looked at all the same', async () => {
