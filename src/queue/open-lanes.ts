@@ -179,7 +179,10 @@ function openLane(
       );
     },
 
-    rescue: () => backend.moveStalledJobsToWait(),
+    rescue: async () => {
+      await redis.eval(MEND_RESCUE_COUNTS, 1, backend.toKey('active'), backend.toKey(''));
+      return backend.moveStalledJobsToWait();
+    },
 
     counts: async () => {
       const [wait = 0, prioritized = 0, delayed = 0, active = 0, failed = 0] = await backend.getCounts([
@@ -235,6 +238,18 @@ const WRITE_IF_LOCKED = `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'data', ARGV[2])
 return 1`;
+
+/**
+ * BullMQ counts the rescues of a job after it has taken it out of the active ones: on a count that somebody has overwritten
+ * it would break there, and the job would be nowhere.
+ */
+const MEND_RESCUE_COUNTS = `
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local count = redis.pcall('HGET', ARGV[1] .. id, 'stc')
+  if type(count) == 'string' and count ~= '0' and (#count > 9 or not string.find(count, '^[1-9]%d*$')) then
+    redis.call('HSET', ARGV[1] .. id, 'stc', 0)
+  end
+end`;
 
 /** BullMQ scores a prioritized job `priority * 2^32 + counter`. */
 const PRIORITY_SCORE_UNIT = 2 ** 32;

@@ -216,6 +216,20 @@ describe('the job of a worker that died', () => {
     expect(await lane.counts()).toEqual({ ...EMPTY, waiting: 1 });
   });
 
+  test.each(['x', '', '1.5', '-1', '007', '9223372036854775807', '1e9', 'nan'])(
+    'is put back although its count of rescues is %j, and no other is left behind',
+    async (count) => {
+      await lane.add([job('a'), job('b')]);
+      for (const id of ['a', 'b']) {
+        await takeOne(lane);
+        await corner.redis.hset(lane.keyOfJob(id), 'stc', count);
+      }
+      await corner.redis.del(`${lane.keyOfJob('b')}:lock`);
+      await loseWorker(corner.redis, lane, 'a');
+      expect(await lane.counts()).toEqual({ ...EMPTY, waiting: 2 });
+    },
+  );
+
   test('keeps what was written about it', async () => {
     await lane.add([job('a')]);
     await lane.update(await takeOne(lane), { verdict: 'dead' });
