@@ -17,8 +17,8 @@ vi.setConfig({ testTimeout: 180_000 });
 
 const MIB = 1024 * 1024;
 const PART_SIZE_BYTES = 5 * MIB;
-/** These have some seconds left. */
-const SOON_GIVEN_UP_MS = 3 * DAY - 8 * SECOND;
+/** These have some seconds left, enough for an attempt of each on a slow machine. */
+const SOON_GIVEN_UP_MS = 3 * DAY - 20 * SECOND;
 
 const FORMATS = Object.keys(SAMPLE_FORMATS) as SampleFormat[];
 
@@ -109,22 +109,24 @@ test('of media in every kind of trouble two workers save all that can be saved, 
   expect(await keysBelow(stack, 'media/')).toHaveLength(savable.length);
 
   const letters = await lettersOf(stack);
-  const fateOf = new Map(
-    letters.map(({ mediaId, reason, attempts }) => [mediaId, { reason, failure: attempts.at(-1)?.failure }]),
-  );
-  const expected = [...doomed].map(([mediaId, { reason, failure }]) => [mediaId, { reason, failure }] as const);
-  expect(fateOf).toEqual(new Map(expected));
+  expect(new Set(letters.map(({ mediaId }) => mediaId))).toEqual(new Set(doomed.keys()));
+  expect(letters).toHaveLength(doomed.size);
   for (const letter of letters) {
-    const { mediaId, job, attempts, firstAttemptAt, diedAt, status } = letter;
+    const { mediaId, job, reason, attempts, firstAttemptAt, diedAt, status } = letter;
     expect(job).toEqual(jobs.find((handedIn) => handedIn.mediaId === mediaId));
     expect(status).toBe('open');
     expect(firstAttemptAt).toBe(attempts[0]?.at);
     expect(attempts.every(({ at }, index) => at <= diedAt && at >= (attempts[index - 1]?.at ?? at))).toBe(true);
     const requests = simulator.counts.media.get(mediaId) ?? 0;
     const fate = doomed.get(mediaId);
+    if (fate === undefined) throw new Error(`${mediaId} was not to die`);
+    // A last try may come when it is gone at WeChat too.
+    const reasons = fate.reason === 'deadline-exceeded' ? [fate.reason, 'media-expired'] : [fate.reason];
+    expect(reasons, mediaId).toContain(reason);
+    expect(attempts.map(({ failure }) => failure)).toContain(fate.failure);
     // An attempt for which no token was to be had asks for no media.
-    const asked = attempts.filter(({ failure }) => failure === fate?.failure);
-    if (fate?.requests === 'one an attempt') expect(asked, mediaId).toHaveLength(requests);
+    const asked = attempts.filter(({ failure }) => failure === fate.failure || failure === 'media-expired');
+    if (fate.requests === 'one an attempt') expect(asked, mediaId).toHaveLength(requests);
     else expect(requests).toBeGreaterThanOrEqual(attempts.length);
   }
   const listed = await Array.fromAsync(stack.queue.deadLetterIndex.list({}));
