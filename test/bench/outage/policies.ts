@@ -8,8 +8,8 @@ import { between, HOUR, MINUTE, type Random, SECOND } from '../../../src/time.ts
 import { MinHeap } from './min-heap.ts';
 import { MEDIA_LIFE_MS, type PolicyFactory, type SimulatedJob } from './simulate.ts';
 
-/** How often a worker looks behind closed gates. */
-const SWEEP_MS = 5 * SECOND;
+/** How often somebody of the fleet looks behind a closed gate. */
+const LOOK_MS = 15 * SECOND;
 /** How often the clairvoyant asks the world. */
 const CLAIRVOYANT_LOOK_MS = MINUTE;
 
@@ -40,6 +40,13 @@ export const ours: PolicyFactory = ({ apps }, random) => {
     return { job };
   }
 
+  /** The head of a lane comes after those of its bucket that have not been looked at. */
+  function putBack(lane: SimulatedLane): undefined {
+    const head = lane.waiting.pop();
+    if (head !== undefined) lane.waiting.push(priorityOf(head.deadline), head);
+    return undefined;
+  }
+
   function end(job: SimulatedJob, now: number): SimulatedLane {
     const lane = lanes[job.app];
     if (lane === undefined) throw new Error(`no app ${job.app}`);
@@ -67,8 +74,8 @@ export const ours: PolicyFactory = ({ apps }, random) => {
         const next = lane.waiting.peek();
         if (lane.gate === undefined || next === undefined || lane.looker !== undefined) continue;
         if (now >= lane.lookAt) {
-          lane.lookAt = now + SWEEP_MS;
-          const looker = runsBehindGate(lane.gate, now, next.deadline, leadMs) ? start(lane) : undefined;
+          lane.lookAt = now + LOOK_MS;
+          const looker = runsBehindGate(lane.gate, now, next.deadline, leadMs) ? start(lane) : putBack(lane);
           lane.looker = looker?.job;
           if (looker !== undefined) return looker;
         }

@@ -128,6 +128,14 @@ export const SCENARIOS: readonly ScenarioFactory[] = [
     world: worldWithQuota(dailyQuota),
   }),
   ordinary('wrong secret of one app for 40 h', during(OUTAGE_AT, 40 * HOUR, 'app-secret-invalid', REFUSED_MS, 0)),
+  ordinary(
+    'wrong secret of one app for 71 h 57 min',
+    during(OUTAGE_AT, 71 * HOUR + 57 * MINUTE, 'app-secret-invalid', REFUSED_MS, 0),
+  ),
+  ordinary(
+    'quota of one app used up for 71 h 57 min',
+    during(OUTAGE_AT, 71 * HOUR + 57 * MINUTE, 'quota-exhausted', REFUSED_MS, 0),
+  ),
   ordinary('S3 down 12 h', during(OUTAGE_AT, 12 * HOUR, 'store-unreachable', STORE_DOWN_MS)),
   ({ behind, backfill, slots }, random) => ({
     name: 'backfill with 2 h left behind a backlog with 70 h left',
