@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net';
 import { expect, test, vi } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import { expectEachEndedOnce } from '../support/final-state.ts';
-import { jobOf, lettersOf, logLines, openJobs, openStack, untilIdle } from '../support/stack.ts';
+import { jobOf, lettersOf, logLines, openJobs, openStack, type Stack, untilIdle } from '../support/stack.ts';
 
 // Many processes share two cores: none of it may depend on how soon it is done.
 vi.setConfig({ testTimeout: 180_000 });
@@ -43,6 +43,17 @@ async function openMuteHost(): Promise<BadHost> {
   };
 }
 
+/** Media that workers with this host before the one that serves save, none of them by a second attempt. */
+async function expectSavedAtOnce(stack: Stack, firstHost: string): Promise<void> {
+  const hosts = { WEIXIN_API_BASE_URL: `${firstHost},${stack.simulator.url}` };
+  const workers = [stack.worker(hosts), stack.worker(hosts)];
+  const media = stack.addMedia(240, { sizeBytes: 5_000 });
+  await stack.queue.door.admit(media.map(jobOf));
+  await untilIdle(stack);
+  expect(workers.flatMap((worker) => logLines(worker, 'failed'))).toEqual([]);
+  await expectEachEndedOnce(stack, { saved: media, workers });
+}
+
 test.each([
   { what: 'has a name that does not resolve', open: async () => nothing(UNKNOWN_HOST) },
   { what: 'refuses connections', open: async () => nothing(`http://127.0.0.1:${await freePort()}`) },
@@ -50,29 +61,17 @@ test.each([
 ])('when the first host of WeChat $what, everything comes from the second, at the first attempt', async ({ open }) => {
   await using bad = await open();
   await using stack = await openStack({ env });
-  const hosts = { WEIXIN_API_BASE_URL: `${bad.url},${stack.simulator.url}` };
-  const workers = [stack.worker(hosts), stack.worker(hosts)];
-  const media = stack.addMedia(240, { sizeBytes: 5_000 });
-  await stack.queue.door.admit(media.map(jobOf));
-  await untilIdle(stack);
-  expect(workers.flatMap((worker) => logLines(worker, 'failed'))).toEqual([]);
-  await expectEachEndedOnce(stack, { saved: media, workers });
+  await expectSavedAtOnce(stack, bad.url);
 });
 
 test('media that meet a silent first host of WeChat come from the second within the same attempt', async () => {
   await using mute = await openMuteHost();
   await using stack = await openStack({ env });
-  const hosts = { WEIXIN_API_BASE_URL: `${mute.url},${stack.simulator.url}` };
   // With the token at hand, only the media themselves meet the silence.
   const first = stack.worker();
   await first.said('access_token refreshed');
   await first.stop();
-  const workers = [stack.worker(hosts), stack.worker(hosts)];
-  const media = stack.addMedia(240, { sizeBytes: 5_000 });
-  await stack.queue.door.admit(media.map(jobOf));
-  await untilIdle(stack);
-  expect(workers.flatMap((worker) => logLines(worker, 'failed'))).toEqual([]);
-  await expectEachEndedOnce(stack, { saved: media, workers });
+  await expectSavedAtOnce(stack, mute.url);
 });
 
 test('while no host of WeChat can be found, every media is kept, and saved once one can', async () => {
