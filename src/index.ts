@@ -107,6 +107,8 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
   const clock = createFleetClock(redis, elapsed, Date.now);
   /** By the stopwatch. */
   let syncedAt = Number.NEGATIVE_INFINITY;
+  /** How far the system clock was ahead of the stopwatch then: one of them stands still in a process that is suspended. */
+  let syncedDriftMs = 0;
   const lanes = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const openId: OpenIdPolicy =
     options.openIdKey === undefined ? { type: 'none' } : { type: 'hmac', key: new Secret(options.openIdKey) };
@@ -139,10 +141,15 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
 
   /** A clock of our own that is behind would take fresh media for some of the future. */
   async function syncClock(): Promise<void> {
-    if (elapsed() - syncedAt < SYNC_EVERY_MS) return;
-    // By our own clock, where Redis won't tell. That it is gone is told by what follows.
-    await clock.sync().catch(() => undefined);
-    syncedAt = elapsed();
+    const driftMs = Date.now() - elapsed();
+    if (elapsed() - syncedAt < SYNC_EVERY_MS && Math.abs(driftMs - syncedDriftMs) < SECOND) return;
+    try {
+      await clock.sync();
+      syncedAt = elapsed();
+      syncedDriftMs = driftMs;
+    } catch {
+      // By our own clock, where Redis won't tell. That it is gone is told by what follows.
+    }
   }
 
   return {

@@ -96,6 +96,8 @@ const MAX_ATTEMPTS = 5_000;
 
 /** The story of a media that died again. Doing it twice gives the same. */
 function continued(before: DeadLetter, letter: DeadLetter): DeadLetter {
+  // The same death: the process died before the list had it.
+  if (letter.deadline !== null && before.diedAt === letter.diedAt) return before;
   const since = letter.firstAttemptAt ?? letter.diedAt;
   const earlier = before.attempts.filter(({ at }) => at < since);
   const attempts = [...earlier, ...letter.attempts];

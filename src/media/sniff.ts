@@ -44,28 +44,33 @@ export async function sniffType(head: Uint8Array): Promise<SniffedType | undefin
 /** True when the bytes are printable text, which no media of WeChat's is: an error in words, whatever it is declared as. */
 export function looksLikeText(head: Uint8Array): boolean {
   const encodings = head.byteLength < MIN_ODD_TEXT_BYTES ? ['utf-8'] : ODD_ENCODINGS;
-  return encodings.some((encoding) => isPrintable(head, encoding)) || looksLikeUtf32(head);
+  return (
+    encodings.some((encoding) => isPrintable(head, encoding)) ||
+    isUtf32(head, 'readUInt32LE') ||
+    isUtf32(head, 'readUInt32BE')
+  );
 }
 
 const ODD_ENCODINGS = ['utf-8', 'utf-16le', 'utf-16be', 'gb18030', 'big5', 'euc-jp'];
 
-/** Characters of 4 bytes, of which the first or the last two are never used up. */
-function looksLikeUtf32(head: Uint8Array): boolean {
-  const wide = head.subarray(0, head.byteLength - (head.byteLength % 4));
-  if (wide.byteLength < MIN_ODD_TEXT_BYTES) return false;
-  return [
-    [2, 3],
-    [0, 1],
-  ].some(
-    (zeros) => wide.every((byte, index) => byte === 0 || !zeros.includes(index % 4)) && wide.some((byte) => byte !== 0),
-  );
+/** Node's decoders know no UTF-32. */
+function isUtf32(head: Uint8Array, characterAt: 'readUInt32LE' | 'readUInt32BE'): boolean {
+  const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
+  if (bytes.byteLength < MIN_ODD_TEXT_BYTES) return false;
+  for (let at = 0; at + 4 <= bytes.byteLength; at += 4) {
+    const character = bytes[characterAt](at);
+    const isMark = at === 0 && character === 0xfeff;
+    if (!isMark && (character > 0xff_ff || !PRINTABLE.test(String.fromCharCode(character)))) return false;
+  }
+  return true;
 }
 
 /** A few bytes of anything may pass for two or three Chinese characters. */
 const MIN_ODD_TEXT_BYTES = 16;
 
-/** Characters of Chinese and Latin texts, and nothing that controls a terminal. */
-const PRINTABLE = /^[\t\n\r\u0020-\u007e\u00a0-\u00ff\u2010-\u2027\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+$/;
+/** Characters of Chinese, Japanese, Latin, Greek and Cyrillic texts, and nothing that controls a terminal. */
+const PRINTABLE =
+  /^[\t\n\r\u0020-\u007e\u00a0-\u00ff\u0370-\u04ff\u2010-\u2027\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]+$/;
 
 function isPrintable(head: Uint8Array, encoding: string): boolean {
   try {

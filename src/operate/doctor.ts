@@ -1,3 +1,4 @@
+import { orAbort } from '../abort.ts';
 import type { Config } from '../config.ts';
 import { FAILURES, type Result } from '../failure.ts';
 import { connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../redis/connect.ts';
@@ -117,7 +118,7 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
           hint: 'Check REDIS_URL.',
         };
       }
-      await clock.sync().catch(() => undefined);
+      await orAbort(clock.sync(), limit).catch(() => undefined);
       try {
         token = await tokens.current(account, limit);
       } catch (error) {
@@ -125,7 +126,7 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
         return {
           check: name,
           result: 'fail',
-          detail: `not asked for: Redis, which holds the token, refuses (${why})`,
+          detail: `not asked for: no access to Redis, which holds the token (${why})`,
           hint: 'See what is said of redis.',
         };
       }

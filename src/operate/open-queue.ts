@@ -1,3 +1,4 @@
+import { orAbort } from '../abort.ts';
 import type { Config } from '../config.ts';
 import { createDeadLetterIndex, type DeadLetterIndex } from '../dead-letter/dead-letter-index.ts';
 import { createDeadLetters, type DeadLetters } from '../dead-letter/dead-letters.ts';
@@ -57,7 +58,7 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
   const keys = redisKeys(config.redis.prefix);
   const clock = createFleetClock(redis, elapsed, Date.now);
   // By our own clock, where Redis won't tell. That it is gone is told by what the command asks it for.
-  await clock.sync().catch(() => undefined);
+  await orAbort(clock.sync(), AbortSignal.timeout(REDIS_TIMEOUT_MS)).catch(() => undefined);
   const { now } = clock;
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
   const { media, accounts } = config;

@@ -66,9 +66,12 @@ export function openLanes(redis: RedisClient, prefix: string, { lockMs, rescueEv
       }
       const replies = await pipeline.exec();
       if (replies === null) throw new Error('Redis gave no answer to a pipeline');
+      for (const [error] of replies) {
+        // A key that somebody has overwritten is an error of its lane alone.
+        if (error !== null && !error.message.startsWith('WRONGTYPE')) throw error;
+      }
       return names.map((_, index) => {
         const [[, ready], [, delayed]] = [replies[2 * index] ?? [null, 0], replies[2 * index + 1] ?? [null, []]];
-        // A key that somebody has overwritten is an error of its lane alone.
         const [, due] = Array.isArray(delayed) ? (delayed as string[]) : [];
         return {
           ready: Number(ready) > 0,

@@ -15,7 +15,7 @@ import type { Gates } from './gates.ts';
 import type { ObserveJob } from './job-events.ts';
 import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
 import { outcomeOfFailure } from './outcome.ts';
-import { lastTryLead } from './retry-schedule.ts';
+import { lastTryLead, nextTryAt } from './retry-schedule.ts';
 import type { HeldJob, Settle } from './settle.ts';
 import { MAX_ATTEMPTS, parseStoredJob, withAttempt } from './stored-job.ts';
 
@@ -41,6 +41,9 @@ export interface RunJobParts {
 
 /** After so many deaths of workers with a job, its next start is spaced like a failed attempt: it may be what kills them. */
 const LOST_BEFORE_PAUSE = 3;
+
+/** The store is asked again at the pace of a media that has failed so often: about once a minute. */
+const PACE_OF_RECOVERY = 5;
 
 /** A payload that is no MediaJob is kept up to this length in its dead letter. */
 const MAX_INVALID_PAYLOAD = 8 * 1024;
@@ -114,8 +117,12 @@ export function createRunJob(parts: RunJobParts): RunJob {
     if (losses <= seenTo) return run(held, startedAt, signal);
 
     const found = await recover(held.job, signal);
-    // Nobody has asked WeChat: that must not be what a media dies of.
-    if (!found.ok) return settle.postpone(held, found.failure);
+    if (!found.ok) {
+      // Nobody has asked WeChat: that must not be what a media dies of, nor what its last minutes are spent on.
+      const deadline = deadlineOf(held.job, mediaTtlMs);
+      const at = nextTryAt({ now: now(), deadline, failedAttempts: PACE_OF_RECOVERY, leadMs, random });
+      return settle.postpone(held, found.failure, at);
+    }
     if (found.value !== undefined) return settle.archived(held, found.value, startedAt, signal);
     const lost = failure('worker-lost');
     const record = attemptRecord(startedAt, startedAt, lost);

@@ -54,8 +54,8 @@ export interface Settle {
   buryInvalid(lane: Lane, taken: TakenJob, letter: DeadLetter, key: string, signal: AbortSignal): Promise<void>;
   /** For a job of the inbox that the door has taken into the lane of its app: only this copy goes. */
   moved(lane: Lane, taken: TakenJob): Promise<void>;
-  /** A step can't be done now: back to its lane as it lies in Redis, for a minute. */
-  postpone(held: Pick<HeldJob, 'lane' | 'taken'>, failure: Failure): Promise<void>;
+  /** A step can't be done now: back to its lane as it lies in Redis, until `at`, or for a minute. */
+  postpone(held: Pick<HeldJob, 'lane' | 'taken'>, failure: Failure, at?: number): Promise<void>;
   /** Back to its lane as it lies in Redis, nothing used up. */
   release(lane: Lane, taken: TakenJob): Promise<void>;
 }
@@ -169,8 +169,12 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     });
   }
 
-  async function postpone({ lane, taken }: Pick<HeldJob, 'lane' | 'taken'>, failure: Failure): Promise<void> {
-    await lane.delay(taken, undefined, now() + POSTPONE_MS);
+  async function postpone(
+    { lane, taken }: Pick<HeldJob, 'lane' | 'taken'>,
+    failure: Failure,
+    at = now() + POSTPONE_MS,
+  ): Promise<void> {
+    await lane.delay(taken, undefined, at);
     observe({ type: 'postponed', jobId: taken.id, failure });
   }
 

@@ -60,8 +60,6 @@ export function connectRedis(
   // BullMQ adds to this number, so it can't be 0: any count of callers may wait for the connection.
   client.setMaxListeners(Number.POSITIVE_INFINITY);
   client.on('error', (error: Error) => {
-    // ioredis hangs the refused command onto the error, arguments and all: AUTH with its password.
-    Reflect.deleteProperty(error, 'command');
     withoutArguments(error);
     // ioredis goes on with database 0, where nobody would look for what is put there.
     if (REFUSED_DATABASE.test(error.message)) {
@@ -73,11 +71,18 @@ export function connectRedis(
   return client;
 }
 
-/** A Redis that does not know a command repeats it, arguments and all: of AUTH that is the password. */
+/**
+ * ioredis hangs a refused command onto the error, arguments and all, and a Redis that does not know it repeats it: of AUTH
+ * that is the password. A Cluster hangs the error of its last node onto its own.
+ */
 function withoutArguments(error: Error): void {
   const cut = (text: string): string => text.replace(/, with args[^\n]*/g, '');
+  Reflect.deleteProperty(error, 'command');
   error.message = cut(error.message);
   if (error.stack !== undefined) error.stack = cut(error.stack);
+  for (const inner of [error.cause, Reflect.get(error, 'lastNodeError')]) {
+    if (inner instanceof Error && inner !== error) withoutArguments(inner);
+  }
 }
 
 interface CommonOptions {

@@ -1,8 +1,10 @@
 import { type Failure, fail, type Result, succeed } from '../failure.ts';
-import type { ArchiveStore, Digest, StoredObject, WriteReceipt } from './archive-store.ts';
+import type { ArchiveStore, Digest, StoredObject, StreamedObject, WriteReceipt } from './archive-store.ts';
 
 /** How often an object that came back as other bytes is written anew within a call. */
 const REWRITES = 3;
+/** How often an object that is in the way is read before it is removed. */
+const READINGS = 2;
 
 /**
  * A store whose every object is read back and compared, for stores that take whatever arrives.
@@ -26,12 +28,29 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
     return { code: 'store-corrupted', detail: `${key} came back as other bytes ${left}` };
   }
 
-  /** What a worker stored in parts and died before it had looked at it must not stand in the way of what is right. */
-  async function conflictWith(key: string, conflict: Failure, signal: AbortSignal): Promise<Failure> {
+  /**
+   * What a worker stored in parts and died before it had looked at it must not stand in the way of what is right. It is
+   * removed only if it is other bytes each time it is read: reading may be what went wrong.
+   */
+  async function settledConflict(
+    { key, digest }: StreamedObject,
+    conflict: Failure,
+    signal: AbortSignal,
+  ): Promise<Result<WriteReceipt>> {
     const there = await store.head(key, signal);
-    if (!there.ok) return there.failure;
-    const isUnproven = there.value !== undefined && there.value.metadata['sha256'] === undefined;
-    return isUnproven ? removedFrom(key, signal) : conflict;
+    if (!there.ok) return there;
+    if (there.value?.metadata['sha256'] !== undefined) return { ok: false, failure: conflict };
+    const ours = digest();
+    const readings = new Set<string>();
+    for (let reading = 0; reading < READINGS; reading += 1) {
+      const stored = await store.digest(key, signal);
+      if (!stored.ok) return stored;
+      if (stored.value === undefined) return fail('store-busy', { detail: `${key} was there and is gone` });
+      if (stored.value.sha256 === ours.sha256) return succeed({ created: false, digest: ours });
+      readings.add(stored.value.sha256);
+    }
+    if (readings.size > 1) return fail('store-busy', { detail: `${key} comes back as other bytes each time` });
+    return { ok: false, failure: await removedFrom(key, signal) };
   }
 
   async function proven(
@@ -61,7 +80,7 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
       const written = await store.writeStream(object, signal);
       if (!isNeeded()) return written;
       if (written.ok || written.failure.code !== 'object-conflict') return proven(object.key, written, signal);
-      return { ok: false, failure: await conflictWith(object.key, written.failure, signal) };
+      return settledConflict(object, written.failure, signal);
     },
 
     find: async (stem, signal): Promise<Result<StoredObject | undefined>> => {

@@ -225,6 +225,14 @@ describe('a media that dies again after a replay', () => {
   });
 });
 
+test('what is missing of a history is counted once, however often the letter is written', async () => {
+  await deadLetters.bury(id, key, letterOf(2, { attemptsOmitted: 10 }), never);
+  clock.advance(60 * MINUTE);
+  const second = letterOf(1, { deadline: iso(clock.now() + 60 * MINUTE), attemptsOmitted: 5 });
+  for (let n = 0; n < 3; n += 1) expect(await deadLetters.bury(id, key, second, never)).toBeUndefined();
+  expect(await document()).toMatchObject({ attemptsOmitted: 15 });
+});
+
 describe('a media that dies again although it was discarded', () => {
   const discarded = { at: '', by: 'operator', reason: 'a reason' };
 

@@ -60,16 +60,18 @@ describe('looksLikeText', () => {
   test.each([
     ['UTF-8', Buffer.from(ERROR)],
     ['UTF-16', Buffer.from(ERROR, 'utf16le')],
+    ['UTF-16, Cyrillic', Buffer.from('Система занята, повторите позже', 'utf16le')],
     ['UTF-32, little end first', utf32],
     ['UTF-32, big end first', Buffer.from(utf32).swap32()],
     ['Big5', Buffer.from('aa41b0c8bcc8aec9a4a3a569a5cebdd0b579abe1a641b8d5', 'hex')],
-    ['EUC-JP', Buffer.from('b8bdbadfcdf8cdd1c9d4b2c4b7cfc5fdbac6bbeeb9d4b8e5bbfeb4d6', 'hex')],
+    ['EUC-JP', Buffer.from('a5b7a5b9a5c6a5e0a5a8a5e9a1bca4acc8afc0b8a4b7a4dea4b7a4bfa1a3', 'hex')],
   ])('knows words in %s', (_encoding, head) => {
     expect(looksLikeText(head)).toBe(true);
   });
 
   test.each([
     ['zeros', Buffer.alloc(64)],
+    ['small numbers of four bytes', Buffer.from(new Uint32Array(16).map((_, index) => index * 1_000).buffer)],
     ['an AMR file', bytes('#!AMR\n')],
     ['bytes of every value', Buffer.from(Array.from({ length: 256 }, (_, value) => value))],
   ])('does not take %s for words', (_what, head) => {

@@ -95,6 +95,15 @@ describe('a glance', () => {
     expect(sound).toMatchObject({ ready: true });
   });
 
+  test('that Redis refuses is no empty lane', async () => {
+    await corner.redis.call('ACL', 'SETUSER', corner.prefix, 'on', '>secret', '~*', '&*', '+@all', '-zrange');
+    const redis = corner.connect();
+    await redis.call('AUTH', corner.prefix, 'secret');
+    const refused = openLanes(redis, corner.prefix, { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS });
+    await expect(refused.glance([lane.name])).rejects.toThrow('NOPERM');
+    await corner.redis.call('ACL', 'DELUSER', corner.prefix);
+  });
+
   test('into no lane at all is none', async () => {
     expect(await lanes.glance([])).toEqual([]);
   });

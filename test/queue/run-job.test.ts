@@ -429,6 +429,12 @@ describe('the job of a worker that died', () => {
     await by.runNext();
     expect(types(by)).toEqual(['postponed', 'postponed']);
     expect((await by.lane.peek(mediaJobId(late)))?.state).toBe('delayed');
+    // What is left of the last minutes is not spent on one look.
+    const last = await admit(by, 50 * SECOND);
+    await die(by, last, 1);
+    await by.runNext();
+    const { dueAt } = (await by.lane.peek(mediaJobId(last))) ?? {};
+    expect(dueAt).toBeLessThan(clock.now() + 40 * SECOND);
   });
 
   test('that killed three workers by the time it was due to be given up is asked for once more', async () => {

@@ -148,6 +148,18 @@ test('an error of a Redis that does not know HELLO or AUTH does not repeat what 
   client.disconnect();
 });
 
+test('an error of a Cluster that refuses the password does not hold it', async () => {
+  await using own = await openOwnRedis({ arguments: ['--cluster-enabled', 'yes'] });
+  await own.lock('another');
+  const errors: Error[] = [];
+  const { port } = new URL(own.url);
+  const clusterNodes = [{ host: '127.0.0.1', port: Number(port) }];
+  const client = connect(configOf(own.as('app:a-password'), { clusterNodes }), 'patient', errors);
+  await eventually(() => (errors.length > 0 ? true : undefined));
+  expect(inspect(errors, { depth: 9, showHidden: true })).not.toContain('a-password');
+  client.disconnect();
+});
+
 describe('while Redis is away', () => {
   test('commands of a hasty connection fail at once, those of a patient one wait until it is there', async () => {
     const port = await freePort();

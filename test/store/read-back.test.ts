@@ -31,6 +31,15 @@ async function openBench(isNeeded = true): Promise<{ bench: StoreBench; store: A
   return { bench, store: readBackStore(bench.store, () => isNeeded) };
 }
 
+/** A store that overwrites nothing, which this server is not: what lies at a key is in the way, whatever it is. */
+function inTheWay(store: ArchiveStore): ArchiveStore {
+  const writeStream: ArchiveStore['writeStream'] = async ({ chunks }) => {
+    for await (const _ of chunks);
+    return { ok: false, failure: failure('object-conflict') };
+  };
+  return readBackStore({ ...store, writeStream }, () => true);
+}
+
 describe('an object that arrives with a flipped bit', () => {
   test('is written anew, and lies there as it should', async () => {
     const { bench, store } = await openBench();
@@ -79,15 +88,37 @@ describe('an object that arrives with a flipped bit', () => {
     expect(await bench.store.writeStream(object, never)).toMatchObject({ ok: true });
     expect(await store.find(object.key.slice(0, -'.jpg'.length), never)).toEqual({ ok: true, value: undefined });
     const again = (): typeof object => streamedObject(bytes, { key: object.key });
-    // A store that overwrites nothing, which this server is not.
-    const strict = readBackStore(
-      { ...bench.store, writeStream: async () => ({ ok: false, failure: failure('object-conflict') }) },
-      () => true,
-    );
-    expect(await strict.writeStream(again(), never)).toMatchObject({ ok: false, failure: { code: 'store-corrupted' } });
+    expect(await inTheWay(bench.store).writeStream(again(), never)).toMatchObject({
+      ok: false,
+      failure: { code: 'store-corrupted' },
+    });
     expect(await bench.bytesAt(object.key)).toBeUndefined();
     expect(await store.writeStream(again(), never)).toMatchObject({ ok: true });
     expect((await bench.bytesAt(object.key))?.equals(bytes)).toBe(true);
+  });
+
+  test('only as it was read is left where it lies', async () => {
+    const { bench, store } = await openBench();
+    await using _ = bench;
+    const bytes = someBytes(PART_SIZE_BYTES + 1_000);
+    const object = streamedObject(bytes, { key: newKey() });
+    expect(await store.writeStream(object, never)).toMatchObject({ ok: true });
+    const again = streamedObject(bytes, { key: object.key });
+    expect(await inTheWay(bench.store).writeStream(again, never)).toMatchObject({
+      ok: true,
+      value: { created: false },
+    });
+    expect((await bench.bytesAt(object.key))?.equals(bytes)).toBe(true);
+  });
+
+  test('and was removed by another worker meanwhile is written anew later', async () => {
+    const { bench } = await openBench();
+    await using _ = bench;
+    const object = streamedObject(someBytes(PART_SIZE_BYTES + 1_000), { key: newKey() });
+    expect(await inTheWay(bench.store).writeStream(object, never)).toMatchObject({
+      ok: false,
+      failure: { code: 'store-busy' },
+    });
   });
 
   test('that can not be removed is told so', async () => {
