@@ -8,7 +8,8 @@ import { Secret } from './secret.ts';
 import { PARTS_HELD } from './store/archive-store.ts';
 import { DEFAULT_S3_TIMEOUTS, type StoreConfig } from './store/s3-client.ts';
 import { HOUR, SECOND } from './time.ts';
-import { type Account, readAccountsFile } from './weixin/credentials/account.ts';
+import type { Account, Component } from './weixin/credentials/account.ts';
+import { readAccountsFile } from './weixin/credentials/accounts-file.ts';
 import type { WeixinTimeouts } from './weixin/http.ts';
 
 /** Everything a process needs to know, parsed once at start and frozen. Only this file reads the environment. */
@@ -17,6 +18,8 @@ export interface Config {
   /** Absent where ARCHIVE_BUCKET is not set and the command does not need it. */
   readonly store?: StoreConfig;
   readonly accounts: readonly Account[];
+  /** Third-party platforms. Apps that have authorised one need no account here. */
+  readonly components: readonly Component[];
   readonly weixin: {
     readonly apiBaseUrls: readonly URL[];
     /** `host` or `host:port`, lower case. */
@@ -268,8 +271,8 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     return value as NonNullable<ReturnType<(typeof VARIABLES)[N]['parse']>>;
   }
 
-  const { accounts, envNames } = readAccounts(env, read, mistakes);
-  if (needs.includes('accounts') && accounts.length === 0 && mistakes.length === 0) {
+  const { accounts, components, envNames } = readAccounts(env, read, mistakes);
+  if (needs.includes('accounts') && accounts.length + components.length === 0 && mistakes.length === 0) {
     mistakes.push(missing('WEIXIN_APP_ID', 'WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE'));
   }
 
@@ -331,6 +334,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       ? {}
       : { store: { bucket, partSizeBytes, forcePathStyle, timeouts: storeTimeouts, ...awsFacts(env, mistakes) } }),
     accounts,
+    components,
     weixin: {
       apiBaseUrls: withDefault('WEIXIN_API_BASE_URL'),
       downloadAllowHosts: read('WEIXIN_DOWNLOAD_ALLOW_HOSTS') ?? [],
@@ -379,7 +383,7 @@ function readAccounts(
   env: Environment,
   read: Read,
   mistakes: ConfigMistake[],
-): { readonly accounts: readonly Account[]; readonly envNames: readonly string[] } {
+): Pick<Config, 'accounts' | 'components'> & { readonly envNames: readonly string[] } {
   const appId = read('WEIXIN_APP_ID');
   const secret = read('WEIXIN_APP_SECRET');
   const path = read('WEIXIN_ACCOUNTS_FILE');
@@ -389,7 +393,7 @@ function readAccounts(
     mistakes.push(missing('WEIXIN_APP_ID', VARIABLES.WEIXIN_APP_ID.expected));
   const single: Account[] =
     appId === undefined || secret === undefined ? [] : [{ appId, credential: { type: 'stable_token', secret } }];
-  if (path === undefined) return { accounts: single, envNames: [] };
+  if (path === undefined) return { accounts: single, components: [], envNames: [] };
 
   const file = readAccountsFile(path, env);
   for (const mistake of file.mistakes) {
@@ -399,14 +403,14 @@ function readAccounts(
       expected: `a file without this mistake: ${mistake}`,
     });
   }
-  if (file.accounts.some((account) => account.appId === appId)) {
+  if ([...file.accounts, ...file.components].some((other) => other.appId === appId)) {
     mistakes.push({
       variable: 'WEIXIN_APP_ID',
       received: JSON.stringify(appId),
       expected: 'an app that WEIXIN_ACCOUNTS_FILE does not hold too',
     });
   }
-  return { accounts: [...single, ...file.accounts], envNames: file.envNames };
+  return { accounts: [...single, ...file.accounts], components: file.components, envNames: file.envNames };
 }
 
 function readOpenIdPolicy(env: Environment, read: Read, mistakes: ConfigMistake[]): OpenIdPolicy {

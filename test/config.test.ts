@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ConfigError, type ConfigMistake, type ConfigNeed, loadConfig, VARIABLES } from '../src/config.ts';
 import { Secret } from '../src/secret.ts';
+import type { Account } from '../src/weixin/credentials/account.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from './support/jobs.ts';
 
 type Env = Record<string, string>;
@@ -384,7 +385,8 @@ describe('the accounts file', () => {
     });
     // A name that begins like ours is known because the file refers to it.
     const { accounts } = loadConfig({ WEIXIN_ACCOUNTS_FILE: path, WORKER_SHOP_SECRET: APP_SECRET }, ['accounts']);
-    expect(accounts.map(({ appId, credential }) => [appId, credential.type, credential.secret.reveal()])).toEqual([
+    const secretOf = ({ credential }: Account): string | false => 'secret' in credential && credential.secret.reveal();
+    expect(accounts.map((account) => [account.appId, account.credential.type, secretOf(account)])).toEqual([
       [APP_ID, 'stable_token', APP_SECRET],
       [OTHER_APP_ID, 'token', `${APP_SECRET}-of-the-file`],
     ]);

@@ -9,7 +9,7 @@ import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { elapsed, SECOND } from '../time.ts';
 import { createApiHosts } from '../weixin/api-hosts.ts';
-import type { Account } from '../weixin/credentials/account.ts';
+import { type Account, isOwn } from '../weixin/credentials/account.ts';
 import { requestToken } from '../weixin/credentials/token-endpoint.ts';
 import { createTokenSource } from '../weixin/credentials/token-source.ts';
 import { createHttpPool } from '../weixin/http.ts';
@@ -107,7 +107,7 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
     const limit = AbortSignal.timeout(TOKEN_TIMEOUT_MS);
     const { type } = account.credential;
     let token: Result<unknown>;
-    if (type === 'stable_token') token = await requestToken(account, false, endpoint, limit);
+    if (isOwn(account) && type === 'stable_token') token = await requestToken(account, false, endpoint, limit);
     else {
       const unreachable = await untilReady(redis, AbortSignal.timeout(REDIS_TIMEOUT_MS)).catch(() => true);
       if (unreachable === true) {

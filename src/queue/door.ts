@@ -24,6 +24,9 @@ export interface RejectedJob {
   readonly mistakes: readonly string[];
 }
 
+/** What became of one job that was handed in. */
+export type JobAdmission = 'accepted' | 'duplicate' | { readonly mistakes: readonly string[] };
+
 export interface DoorOptions {
   readonly redis: RedisClient;
   readonly keys: RedisKeys;
@@ -31,7 +34,7 @@ export interface DoorOptions {
   readonly mediaTtlMs: number;
   readonly openId: OpenIdPolicy;
   /** Apps that a job may belong to; `undefined` leaves that to the worker. */
-  readonly apps?: ReadonlySet<string>;
+  readonly apps?: Pick<ReadonlySet<string>, 'has'>;
   /** How many replicas must hold the jobs before they count as accepted. Default 0. */
   readonly waitReplicas?: number;
   readonly now: Clock;
@@ -46,6 +49,8 @@ export interface Door {
    * not take the jobs, or too few replicas have them; some may be queued by then.
    */
   admit(inputs: readonly unknown[]): Promise<Admission>;
+  /** The same, with an answer for each job, in their order. */
+  admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]>;
 }
 
 /** Jobs in one command to Redis. */
@@ -59,33 +64,37 @@ interface Candidate {
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
   async function admit(inputs: readonly unknown[]): Promise<Admission> {
-    const rejected: RejectedJob[] = [];
+    const each = await admitEach(inputs);
+    return {
+      accepted: each.filter((one) => one === 'accepted').length,
+      duplicates: each.filter((one) => one === 'duplicate').length,
+      rejected: each.flatMap((one, index) => (typeof one === 'string' ? [] : [{ index, ...one }])),
+    };
+  }
+
+  async function admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]> {
     const candidates = new Map<string, Candidate>();
-    let duplicates = 0;
-    for (const [index, input] of inputs.entries()) {
-      const parsed = parseMediaJob(input, now());
-      if (!parsed.ok) {
-        rejected.push({ index, mistakes: parsed.mistakes });
-      } else if (apps !== undefined && !apps.has(parsed.job.appId)) {
-        rejected.push({ index, mistakes: [`appId: ${parsed.job.appId} is not configured`] });
-      } else {
-        const id = mediaJobId(parsed.job);
-        if (candidates.has(id)) duplicates += 1;
-        else candidates.set(id, { id, job: applyOpenIdPolicy(parsed.job, openId) });
-      }
-    }
-    let accepted = 0;
+    const parsed = inputs.map((input): string | { readonly mistakes: readonly string[] } => {
+      const one = parseMediaJob(input, now());
+      if (!one.ok) return { mistakes: one.mistakes };
+      const { job } = one;
+      if (apps !== undefined && !apps.has(job.appId)) return { mistakes: [`appId: ${job.appId} is not configured`] };
+      const id = mediaJobId(job);
+      if (!candidates.has(id)) candidates.set(id, { id, job: applyOpenIdPolicy(job, openId) });
+      return id;
+    });
+    const accepted = new Set<string>();
     const all = [...candidates.values()];
     for (let start = 0; start < all.length; start += BATCH) {
       const batch = all.slice(start, start + BATCH);
       const fresh = await unknownOnes(batch);
       await enqueue(fresh);
-      accepted += fresh.length;
-      duplicates += batch.length - fresh.length;
+      for (const { id } of fresh) accepted.add(id);
     }
     // Also for duplicates: whoever was first may not have waited.
     if (all.length > 0) await untilReplicated(redis, waitReplicas);
-    return { accepted, duplicates, rejected };
+    // The first of each id is the one that was accepted.
+    return parsed.map((one) => (typeof one !== 'string' ? one : accepted.delete(one) ? 'accepted' : 'duplicate'));
   }
 
   /** Drops the media that are archived, dead, discarded, or in their lane. */
@@ -114,5 +123,5 @@ export function createDoor(options: DoorOptions): Door {
     }
   }
 
-  return { admit };
+  return { admit, admitEach };
 }

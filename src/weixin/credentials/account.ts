@@ -1,7 +1,4 @@
-import { readFileSync } from 'node:fs';
-import { z } from 'zod';
-import { appIdSchema, describeIssue } from '../../media/media-job.ts';
-import { Secret } from '../../secret.ts';
+import type { Secret } from '../../secret.ts';
 
 /**
  * How an app proves itself to WeChat.
@@ -9,94 +6,79 @@ import { Secret } from '../../secret.ts';
  * - `stable_token`: POST /cgi-bin/stable_token; asking again gives the same token. The right choice.
  * - `token`: GET /cgi-bin/token; every call issues a new token and retires the one before. For apps that already
  *   depend on it. Never use both for one app.
+ * - `authorizer`: the app has authorised a third-party platform, whose tokens are used.
+ * - `external`: a service of the operator's issues the tokens. We only read them.
+ * - `cloud`: WeChat Cloud Run, where no access_token is needed.
  */
-export type Credential =
-  | { readonly type: 'stable_token'; readonly secret: Secret }
-  | { readonly type: 'token'; readonly secret: Secret };
+export type Credential = OwnCredential | AuthorizerCredential | ExternalCredential | CloudCredential;
 
-export interface Account {
+export interface OwnCredential {
+  readonly type: 'stable_token' | 'token';
+  readonly secret: Secret;
+}
+
+export interface AuthorizerCredential {
+  readonly type: 'authorizer';
+  readonly component: Component;
+  /** A refresh token that was had elsewhere. Used until the platform has one of its own, which is kept in Redis. */
+  readonly refreshToken?: Secret;
+}
+
+export interface ExternalCredential {
+  readonly type: 'external';
+  readonly source: TokenService | { readonly redisKey: string; readonly path?: readonly string[] };
+}
+
+/** A token service over HTTP. */
+export interface TokenService {
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, Secret>>;
+  /** Where the token stands in the JSON that it answers, from the outside in. */
+  readonly path: readonly string[];
+  /** Called, once a token, to say that WeChat rejects it. The token itself is not sent. */
+  readonly invalidate?: { readonly url: URL; readonly method: 'POST' | 'PUT' | 'DELETE' | 'GET' };
+}
+
+export interface CloudCredential {
+  readonly type: 'cloud';
+  /**
+   * - `sidecar`: the open-interface service takes plain http calls without a token.
+   * - `token-file`: a token lies in a file that WeChat renews.
+   */
+  readonly mode: 'sidecar' | 'token-file';
+  /** Names the app in each call, as an environment that several apps share needs it. */
+  readonly namesApp: boolean;
+  /** Of `token-file`. */
+  readonly tokenFile: string;
+}
+
+/** How an app's message pushes are known to be WeChat's. */
+export interface PushSettings {
+  readonly token: Secret;
+  /** 43 characters; absent where pushes come in plaintext. */
+  readonly encodingAesKey?: Secret;
+  /** True where a push that is not encrypted is refused although it is signed. */
+  readonly mustBeEncrypted: boolean;
+}
+
+/** Pushes of WeChat Cloud Run come through WeChat's own link, unsigned. */
+export type AccountPush = { readonly type: 'signed'; readonly settings: PushSettings } | { readonly type: 'cloud' };
+
+export interface Account<C extends Credential = Credential> {
   readonly appId: string;
-  readonly credential: Credential;
+  readonly credential: C;
+  readonly push?: AccountPush;
 }
 
-const secretReference = z.union(
-  [z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })],
-  {
-    error: 'a secret is {"env": "NAME"} or {"file": "PATH"}, never the value itself',
-  },
-);
+export type OwnAccount = Account<OwnCredential>;
 
-const accountsFileSchema = z.strictObject({
-  accounts: z.array(
-    z.strictObject({
-      appId: appIdSchema,
-      credential: z.discriminatedUnion(
-        'type',
-        [
-          z.strictObject({ type: z.literal('stable_token'), secret: secretReference }),
-          z.strictObject({ type: z.literal('token'), secret: secretReference }),
-        ],
-        { error: 'a credential type is "stable_token" or "token"' },
-      ),
-    }),
-  ),
-});
-
-/** The accounts, or one sentence a mistake. `envNames` are the variables that the file refers to. */
-export interface ParsedAccounts {
-  readonly accounts: readonly Account[];
-  readonly mistakes: readonly string[];
-  readonly envNames: readonly string[];
+export function isOwn(account: Account): account is OwnAccount {
+  return account.credential.type === 'stable_token' || account.credential.type === 'token';
 }
 
-/**
- * Reads WEIXIN_ACCOUNTS_FILE and the secrets it refers to. Paths in it are relative to the working directory. Never
- * throws and never repeats a secret.
- */
-export function readAccountsFile(path: string, env: Readonly<Record<string, string | undefined>>): ParsedAccounts {
-  const none = { accounts: [], envNames: [] };
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(path, 'utf8'));
-  } catch (error) {
-    return { ...none, mistakes: [`can't be read as JSON (${nameOf(error)})`] };
-  }
-  const parsed = accountsFileSchema.safeParse(json);
-  if (!parsed.success) return { ...none, mistakes: parsed.error.issues.map(describeIssue) };
-
-  const accounts: Account[] = [];
-  const mistakes: string[] = [];
-  const envNames: string[] = [];
-  for (const [index, { appId, credential }] of parsed.data.accounts.entries()) {
-    if (accounts.some((account) => account.appId === appId))
-      mistakes.push(`accounts.${index}.appId: ${appId} is there twice`);
-    if ('env' in credential.secret) envNames.push(credential.secret.env);
-    const secret = readSecret(credential.secret, env);
-    if (typeof secret === 'string') mistakes.push(`accounts.${index}.credential.secret: ${secret}`);
-    else accounts.push({ appId, credential: { type: credential.type, secret } });
-  }
-  return { accounts, mistakes, envNames };
-}
-
-/** Returns the secret, or what is wrong with the reference. */
-function readSecret(
-  reference: z.output<typeof secretReference>,
-  env: Readonly<Record<string, string | undefined>>,
-): Secret | string {
-  if ('env' in reference) {
-    const value = env[reference.env];
-    return value === undefined || value === '' ? `the variable ${reference.env} is not set` : new Secret(value);
-  }
-  try {
-    const value = readFileSync(reference.file, 'utf8').trim();
-    return value === '' ? `the file ${reference.file} is empty` : new Secret(value);
-  } catch (error) {
-    return `the file ${reference.file} can't be read (${nameOf(error)})`;
-  }
-}
-
-/** The short name of a fault (`ENOENT`, `SyntaxError`); messages may quote the content of the file. */
-function nameOf(error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown';
-  return 'code' in error && typeof error.code === 'string' ? error.code : error.name;
+/** A third-party platform. */
+export interface Component {
+  readonly appId: string;
+  readonly secret: Secret;
+  readonly push: PushSettings;
 }

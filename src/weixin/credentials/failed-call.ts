@@ -1,6 +1,6 @@
 import type { Failure } from '../../failure.ts';
 import { between, MINUTE, type Random, SECOND } from '../../time.ts';
-import type { Credential } from './account.ts';
+import type { OwnCredential } from './account.ts';
 
 /** A call of a token endpoint that brought no token. The fleet remembers it, so that it is not made again at once. */
 export interface FailedCall {
@@ -18,7 +18,7 @@ const FIRST_PAUSE_MS = 5 * SECOND;
  * times. stable_token is allowed 500,000.
  */
 const LONGEST_PAUSE_MS = { stable_token: 20 * SECOND, token: 2 * MINUTE } as const satisfies Record<
-  Credential['type'],
+  OwnCredential['type'],
   number
 >;
 /** A pause that would last longer was written by a clock that has been set back since. */
@@ -26,7 +26,7 @@ const LONGEST_BELIEVED_MS = 4 * MINUTE;
 
 /** What to remember of a failure that follows `before`: the pause doubles, and half of it is left to chance. */
 export function failedCall(
-  type: Credential['type'],
+  type: OwnCredential['type'],
   before: FailedCall | undefined,
   cause: Failure,
   now: number,

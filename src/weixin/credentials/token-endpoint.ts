@@ -6,7 +6,7 @@ import { DAY, SECOND } from '../../time.ts';
 import type { ApiHosts } from '../api-hosts.ts';
 import { failureOfReply, MAX_JSON_BYTES, parseWeixinJson } from '../error-reply.ts';
 import { classifyHttpError, type HttpPool, isNoConnection } from '../http.ts';
-import type { Account } from './account.ts';
+import type { OwnAccount } from './account.ts';
 
 /** For all tries together; the lease on the token outlives it. */
 export const TOKEN_CALL_TIMEOUT_MS = 12 * SECOND;
@@ -47,7 +47,7 @@ export interface TokenEndpoint {
  * @see https://developers.weixin.qq.com/doc/service/en/Basic_Information/Get_access_token.html
  */
 export async function requestToken(
-  { appId, credential }: Account,
+  { appId, credential }: OwnAccount,
   force: boolean,
   { hosts, http, blipRetries = BLIP_RETRIES }: TokenEndpoint,
   signal: AbortSignal,

@@ -5,7 +5,7 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { Lease } from '../../redis/lease.ts';
 import type { Secret } from '../../secret.ts';
 import { DAY } from '../../time.ts';
-import type { Account } from './account.ts';
+import type { OwnAccount } from './account.ts';
 import type { FailedCall } from './failed-call.ts';
 import { markOfSecret, sealToken, unsealToken } from './sealed-token.ts';
 
@@ -76,7 +76,7 @@ function isFailureCode(code: string): code is FailureCode {
   return Object.hasOwn(FAILURES, code);
 }
 
-export async function readTokenState(redis: RedisClient, key: string, account: Account): Promise<TokenState> {
+export async function readTokenState(redis: RedisClient, key: string, account: OwnAccount): Promise<TokenState> {
   const fields: Readonly<Record<string, string>> = await redis.hgetall(key);
   return {
     record: parseRecord(fields, account),
@@ -85,7 +85,7 @@ export async function readTokenState(redis: RedisClient, key: string, account: A
   };
 }
 
-function parseRecord(fields: Readonly<Record<string, string>>, account: Account): TokenRecord | undefined {
+function parseRecord(fields: Readonly<Record<string, string>>, account: OwnAccount): TokenRecord | undefined {
   const parsed = recordSchema.safeParse(fields);
   if (!parsed.success) return undefined;
   const { sealed, ...facts } = parsed.data;
@@ -104,7 +104,7 @@ function parseFailed(text: string | undefined): FailedCall | undefined {
 }
 
 /** One a secret: what was said of another secret says nothing of this one. */
-function failedField({ appId, credential }: Account): string {
+function failedField({ appId, credential }: OwnAccount): string {
   return `failed:${markOfSecret(credential.secret, appId)}`;
 }
 
@@ -116,7 +116,7 @@ export interface TokenPlace {
 }
 
 /** Writes the token and forgets the failure before it. Returns false, and writes nothing, when the lease has gone. */
-export function writeTokenRecord(place: TokenPlace, account: Account, record: TokenRecord): Promise<boolean> {
+export function writeTokenRecord(place: TokenPlace, account: OwnAccount, record: TokenRecord): Promise<boolean> {
   const fields = {
     sealed: sealToken(record.token, account.credential.secret, account.appId),
     generation: record.generation,
@@ -134,7 +134,7 @@ export function writeCountedCalls(place: TokenPlace, { forcedAt, replacedAt }: C
 }
 
 /** Writes the failure beside the token, which may still hold. Returns false, and writes nothing, when the lease has gone. */
-export function writeFailedCall(place: TokenPlace, account: Account, failed: FailedCall): Promise<boolean> {
+export function writeFailedCall(place: TokenPlace, account: OwnAccount, failed: FailedCall): Promise<boolean> {
   return write(place, { [failedField(account)]: JSON.stringify(failed) });
 }
 

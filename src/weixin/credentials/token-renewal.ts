@@ -1,5 +1,5 @@
 import { between, DAY, HOUR, MINUTE, type Random, SECOND } from '../../time.ts';
-import type { Credential } from './account.ts';
+import type { OwnCredential } from './account.ts';
 import type { CountedCalls, TokenRecord } from './token-record.ts';
 
 /** Renew this long before the end, drawn anew by each worker, so that they do not all ask in the same second. */
@@ -36,7 +36,7 @@ const REISSUE_INTERVAL_MS = 5 * SECOND;
 
 /** Decides on a rejection of the current token. Bounded by itself: however many jobs fail, few calls are made. */
 export function remedyFor(
-  type: Credential['type'],
+  type: OwnCredential['type'],
   record: TokenRecord,
   calls: CountedCalls,
   now: number,

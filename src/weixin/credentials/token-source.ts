@@ -5,7 +5,7 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import { type Lease, releaseLease, takeLease } from '../../redis/lease.ts';
 import { between, type Clock, elapsed, type Random, SECOND } from '../../time.ts';
-import type { Account } from './account.ts';
+import { isOwn, type OwnAccount, type OwnCredential } from './account.ts';
 import { failedCall, rememberedFailure } from './failed-call.ts';
 import type { IssuedToken, TokenRefresh, TokenSource } from './issued-token.ts';
 import { requestToken, TOKEN_CALL_TIMEOUT_MS, type TokenEndpoint } from './token-endpoint.ts';
@@ -59,13 +59,13 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
   /** At most one question to Redis or WeChat for an app in this process; the rest of its jobs join it. */
   const running = new Map<string, Promise<unknown>>();
 
-  async function current(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
+  async function current(account: OwnAccount, signal: AbortSignal): Promise<Result<IssuedToken>> {
     const known = held.get(account.appId);
     if (known !== undefined && now() < known.renewAt) return succeed(issued(known.record));
     return join(`current ${account.appId}`, () => renew(account, signal), signal);
   }
 
-  async function renew(account: Account, signal: AbortSignal): Promise<Result<IssuedToken>> {
+  async function renew(account: OwnAccount, signal: AbortSignal): Promise<Result<IssuedToken>> {
     const { record, failed } = await readState(account);
     const remembered = rememberedFailure(failed, now());
     if (record === undefined || now() >= record.expiresAt) {
@@ -88,13 +88,13 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     return succeed(issued(record));
   }
 
-  async function reject(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
+  async function reject(account: OwnAccount, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
     const known = held.get(account.appId);
     if (known !== undefined && known.record.generation !== generation) return undefined;
     return join(`reject ${account.appId} ${generation}`, () => replace(account, generation, signal), signal);
   }
 
-  async function replace(account: Account, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
+  async function replace(account: OwnAccount, generation: string, signal: AbortSignal): Promise<Failure | undefined> {
     const { record, calls, failed } = await readState(account);
     if (record === undefined) {
       held.delete(account.appId);
@@ -122,7 +122,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
    * somebody else who is at it.
    */
   async function withLease(
-    account: Account,
+    account: OwnAccount,
     generation: string | undefined,
     patienceMs: number,
     signal: AbortSignal,
@@ -151,7 +151,7 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
 
   /** Asks WeChat and writes what it answers, be it a token or a failure. Only under the lease. */
   async function fetchToken(
-    account: Account,
+    account: OwnAccount,
     { record: before, calls, failed }: TokenState,
     cause: Cause,
     lease: Lease,
@@ -192,11 +192,11 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     return succeed(record);
   }
 
-  function readState(account: Account): Promise<TokenState> {
+  function readState(account: OwnAccount): Promise<TokenState> {
     return readTokenState(redis, keys.token(account.appId), account);
   }
 
-  function hold(account: Account, record: TokenRecord): Held {
+  function hold(account: OwnAccount, record: TokenRecord): Held {
     const known = held.get(account.appId);
     if (
       known !== undefined &&
@@ -226,11 +226,15 @@ export function createTokenSource({ redis, keys, endpoint, now, random, onRefres
     return orAbort(own, signal);
   }
 
-  return { current, reject };
+  return {
+    current: async (account, signal) => (isOwn(account) ? current(account, signal) : fail('app-not-configured')),
+    reject: async (account, generation, signal) =>
+      isOwn(account) ? reject(account, generation, signal) : failure('app-not-configured'),
+  };
 }
 
 /** How a call counts at WeChat, if it is made for this cause. What is spent on renewals is bounded by the life of tokens. */
-function countedCall(type: Account['credential']['type'], cause: Cause): CountedCall | undefined {
+function countedCall(type: OwnCredential['type'], cause: Cause): CountedCall | undefined {
   if (cause === 'force') return 'forced';
   return type === 'token' && cause === 'rejection' ? 'replaced' : undefined;
 }

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { failure } from '../../../src/failure.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR } from '../../../src/time.ts';
-import type { Account } from '../../../src/weixin/credentials/account.ts';
+import type { OwnAccount } from '../../../src/weixin/credentials/account.ts';
 import {
   type CountedCalls,
   readTokenState,
@@ -84,7 +84,7 @@ describe('the state of a token in Redis', () => {
     await writeTokenRecord(place, testAccount(), record);
     await writeCountedCalls(place, calls);
     await writeFailedCall(place, testAccount(), failed);
-    const other: Account = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('another') } };
+    const other: OwnAccount = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('another') } };
     expect(await read(other)).toEqual({ record: undefined, calls, failed: undefined });
   });
 });
