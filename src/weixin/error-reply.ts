@@ -48,9 +48,9 @@ export function errcodeOf(json: Readonly<Record<string, unknown>>): number | und
 /**
  * Turns an error reply of WeChat into a failure. The text is kept for operators, without the secret that was sent.
  *
- * @param sent the token or AppSecret of the request.
+ * @param sent what the request held: tokens, AppSecrets.
  */
-export function failureOfReply(json: Readonly<Record<string, unknown>>, source: ErrorSource, sent: Secret): Failure {
+export function failureOfReply(json: Readonly<Record<string, unknown>>, source: ErrorSource, sent: Sent): Failure {
   const errcode = errcodeOf(json);
   const errmsg = typeof json['errmsg'] === 'string' ? readable(json['errmsg'], sent) : undefined;
   const code = errcode === undefined ? 'weixin-unexpected-reply' : failureOfErrcode(errcode, source);
@@ -62,9 +62,13 @@ export function failureOfReply(json: Readonly<Record<string, unknown>>, source: 
   });
 }
 
-/** Makes a foreign text fit for logs: no control characters, bounded, without the secret that was sent. */
-export function readable(text: string, sent: Secret): string {
-  return withoutSecret(withoutControls(text), sent).slice(0, MAX_TEXT);
+/** The secrets that a request held. */
+export type Sent = Secret | readonly Secret[];
+
+/** Makes a foreign text fit for logs: no control characters, bounded, without the secrets that were sent. */
+export function readable(text: string, sent: Sent): string {
+  const secrets = Array.isArray(sent) ? (sent as readonly Secret[]) : [sent as Secret];
+  return secrets.reduce(withoutSecret, withoutControls(text)).slice(0, MAX_TEXT);
 }
 
 function withoutControls(text: string): string {

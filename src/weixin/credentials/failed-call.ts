@@ -1,6 +1,6 @@
 import type { Failure } from '../../failure.ts';
 import { between, MINUTE, type Random, SECOND } from '../../time.ts';
-import type { OwnCredential } from './account.ts';
+import type { SharedTokenKind } from './token-subject.ts';
 
 /** A call of a token endpoint that brought no token. The fleet remembers it, so that it is not made again at once. */
 export interface FailedCall {
@@ -15,25 +15,27 @@ const FIRST_PAUSE_MS = 5 * SECOND;
 /**
  * Shorter than the five minutes between two probes of a gate, so that a probe asks WeChat itself, and than the last
  * minutes of a media. Each call of /cgi-bin/token counts towards 2,000 a day: at the longest pause it is asked some 960
- * times. stable_token is allowed 500,000.
+ * times. stable_token is allowed 500,000; those of platforms are limited by numbers that WeChat does not publish.
  */
-const LONGEST_PAUSE_MS = { stable_token: 20 * SECOND, token: 2 * MINUTE } as const satisfies Record<
-  OwnCredential['type'],
-  number
->;
+const LONGEST_PAUSE_MS = {
+  stable_token: 20 * SECOND,
+  token: 2 * MINUTE,
+  authorizer: MINUTE,
+  component: 2 * MINUTE,
+} as const satisfies Record<SharedTokenKind, number>;
 /** A pause that would last longer was written by a clock that has been set back since. */
 const LONGEST_BELIEVED_MS = 4 * MINUTE;
 
 /** What to remember of a failure that follows `before`: the pause doubles, and half of it is left to chance. */
 export function failedCall(
-  type: OwnCredential['type'],
+  kind: SharedTokenKind,
   before: FailedCall | undefined,
   cause: Failure,
   now: number,
   random: Random,
 ): FailedCall {
   const count = (before?.count ?? 0) + 1;
-  const ceiling = Math.min(LONGEST_PAUSE_MS[type], FIRST_PAUSE_MS * 2 ** Math.min(count - 1, 30));
+  const ceiling = Math.min(LONGEST_PAUSE_MS[kind], FIRST_PAUSE_MS * 2 ** Math.min(count - 1, 30));
   return { until: now + between(ceiling / 2, ceiling, random), count, failure: cause };
 }
 

@@ -1,6 +1,6 @@
 import type { Failure, Result } from '../../failure.ts';
 import type { Secret } from '../../secret.ts';
-import type { Account } from './account.ts';
+import type { Account, Credential } from './account.ts';
 
 /** An access_token as the whole fleet uses it. */
 export interface IssuedToken {
@@ -28,8 +28,9 @@ export interface TokenSource {
 
 /** A call to a token endpoint, for metrics and logs. */
 export interface TokenRefresh {
+  /** Of the app, or of the platform. */
   readonly appId: string;
-  readonly kind: Account['credential']['type'];
+  readonly kind: Credential['type'] | 'component';
   readonly forced: boolean;
   /** `same` where WeChat gave the token that we had. */
   readonly result: 'issued' | 'same' | 'failed';

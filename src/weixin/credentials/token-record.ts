@@ -5,9 +5,9 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { Lease } from '../../redis/lease.ts';
 import type { Secret } from '../../secret.ts';
 import { DAY } from '../../time.ts';
-import type { OwnAccount } from './account.ts';
 import type { FailedCall } from './failed-call.ts';
 import { markOfSecret, sealToken, unsealToken } from './sealed-token.ts';
+import type { TokenOwner } from './token-subject.ts';
 
 /** An app's token as it lies in Redis, shared by the fleet. */
 export interface TokenRecord {
@@ -76,20 +76,20 @@ function isFailureCode(code: string): code is FailureCode {
   return Object.hasOwn(FAILURES, code);
 }
 
-export async function readTokenState(redis: RedisClient, key: string, account: OwnAccount): Promise<TokenState> {
+export async function readTokenState(redis: RedisClient, key: string, owner: TokenOwner): Promise<TokenState> {
   const fields: Readonly<Record<string, string>> = await redis.hgetall(key);
   return {
-    record: parseRecord(fields, account),
+    record: parseRecord(fields, owner),
     calls: callsSchema.parse(fields),
-    failed: parseFailed(fields[failedField(account)]),
+    failed: parseFailed(fields[failedField(owner)]),
   };
 }
 
-function parseRecord(fields: Readonly<Record<string, string>>, account: OwnAccount): TokenRecord | undefined {
+function parseRecord(fields: Readonly<Record<string, string>>, owner: TokenOwner): TokenRecord | undefined {
   const parsed = recordSchema.safeParse(fields);
   if (!parsed.success) return undefined;
   const { sealed, ...facts } = parsed.data;
-  const token = unsealToken(sealed, account.credential.secret, account.appId);
+  const token = unsealToken(sealed, owner.secret, owner.appId);
   return token === undefined ? undefined : { token, ...facts };
 }
 
@@ -104,8 +104,8 @@ function parseFailed(text: string | undefined): FailedCall | undefined {
 }
 
 /** One a secret: what was said of another secret says nothing of this one. */
-function failedField({ appId, credential }: OwnAccount): string {
-  return `failed:${markOfSecret(credential.secret, appId)}`;
+function failedField({ appId, secret }: TokenOwner): string {
+  return `failed:${markOfSecret(secret, appId)}`;
 }
 
 /** Where an app's state is written: the hash, and the lease that allows it. */
@@ -116,16 +116,16 @@ export interface TokenPlace {
 }
 
 /** Writes the token and forgets the failure before it. Returns false, and writes nothing, when the lease has gone. */
-export function writeTokenRecord(place: TokenPlace, account: OwnAccount, record: TokenRecord): Promise<boolean> {
+export function writeTokenRecord(place: TokenPlace, owner: TokenOwner, record: TokenRecord): Promise<boolean> {
   const fields = {
-    sealed: sealToken(record.token, account.credential.secret, account.appId),
+    sealed: sealToken(record.token, owner.secret, owner.appId),
     generation: record.generation,
     obtainedAt: record.obtainedAt,
     expiresAt: record.expiresAt,
     confirmedAt: record.confirmedAt,
     rejections: record.rejections,
   };
-  return write(place, fields, failedField(account));
+  return write(place, fields, failedField(owner));
 }
 
 /** Writes down calls that are about to be made. Returns false, and writes nothing, when the lease has gone. */
@@ -134,8 +134,8 @@ export function writeCountedCalls(place: TokenPlace, { forcedAt, replacedAt }: C
 }
 
 /** Writes the failure beside the token, which may still hold. Returns false, and writes nothing, when the lease has gone. */
-export function writeFailedCall(place: TokenPlace, account: OwnAccount, failed: FailedCall): Promise<boolean> {
-  return write(place, { [failedField(account)]: JSON.stringify(failed) });
+export function writeFailedCall(place: TokenPlace, owner: TokenOwner, failed: FailedCall): Promise<boolean> {
+  return write(place, { [failedField(owner)]: JSON.stringify(failed) });
 }
 
 const WRITE_IF_LEASED = `
@@ -165,6 +165,11 @@ async function write(
     ...Object.entries(fields).flat(),
   );
   return written === 1;
+}
+
+/** Forgets a failure whose cause is known to be gone. */
+export async function forgetFailedCall(redis: RedisClient, key: string, owner: TokenOwner): Promise<void> {
+  await redis.hdel(key, failedField(owner));
 }
 
 /** Makes a name for a new token. */

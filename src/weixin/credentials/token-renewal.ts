@@ -1,6 +1,6 @@
 import { between, DAY, HOUR, MINUTE, type Random, SECOND } from '../../time.ts';
-import type { OwnCredential } from './account.ts';
 import type { CountedCalls, TokenRecord } from './token-record.ts';
+import { issuesAnew, type SharedTokenKind } from './token-subject.ts';
 
 /** Renew this long before the end, drawn anew by each worker, so that they do not all ask in the same second. */
 const RENEW_EARLIEST_MS = 2 * MINUTE;
@@ -30,18 +30,18 @@ const REJECTIONS_BEFORE_FORCE = 2;
 const FORCES_A_DAY = 20;
 const FORCE_INTERVAL_MS = 30 * SECOND;
 
-/** Each call of /cgi-bin/token issues a new token, of 2,000 a day. So many an hour may be for rejections. */
+/** Each call of /cgi-bin/token issues a new token, of 2,000 a day, and so do those of platforms. So many an hour may be for rejections. */
 const REISSUES_AN_HOUR = 30;
 const REISSUE_INTERVAL_MS = 5 * SECOND;
 
 /** Decides on a rejection of the current token. Bounded by itself: however many jobs fail, few calls are made. */
 export function remedyFor(
-  type: OwnCredential['type'],
+  kind: SharedTokenKind,
   record: TokenRecord,
   calls: CountedCalls,
   now: number,
 ): RejectionRemedy {
-  if (type === 'token')
+  if (issuesAnew(kind))
     return mayGoOn(calls.replacedAt, REISSUES_AN_HOUR, HOUR, REISSUE_INTERVAL_MS, now) ? 'ask' : 'none';
   // The first rejection: most likely another system has refreshed it, and asking gives the new one.
   if (recentRejections(record, now) === 0) return 'ask';

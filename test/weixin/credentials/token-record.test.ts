@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { failure } from '../../../src/failure.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR } from '../../../src/time.ts';
-import type { OwnAccount } from '../../../src/weixin/credentials/account.ts';
 import {
   type CountedCalls,
   readTokenState,
@@ -12,9 +11,10 @@ import {
   writeFailedCall,
   writeTokenRecord,
 } from '../../../src/weixin/credentials/token-record.ts';
-import { APP_ID, testAccount } from '../../support/jobs.ts';
+import { APP_ID, APP_SECRET } from '../../support/jobs.ts';
 import { openTestRedis, type TestRedis } from '../../support/redis.ts';
 
+const owner = { appId: APP_ID, secret: new Secret(APP_SECRET) };
 let corner: TestRedis;
 beforeEach(async () => {
   corner = await openTestRedis();
@@ -39,8 +39,7 @@ describe('the state of a token in Redis', () => {
     return { redis: corner.redis, key: corner.keys.token(APP_ID), lease };
   }
 
-  const read = (account = testAccount()): Promise<TokenState> =>
-    readTokenState(corner.redis, corner.keys.token(APP_ID), account);
+  const read = (of = owner): Promise<TokenState> => readTokenState(corner.redis, corner.keys.token(APP_ID), of);
 
   test('is empty at first', async () => {
     const empty = { record: undefined, calls: { forcedAt: [], replacedAt: [] }, failed: undefined };
@@ -50,7 +49,7 @@ describe('the state of a token in Redis', () => {
   test('keeps counted calls and a failure where there is no token', async () => {
     const place = await openPlace();
     expect(await writeCountedCalls(place, calls)).toBe(true);
-    expect(await writeFailedCall(place, testAccount(), failed)).toBe(true);
+    expect(await writeFailedCall(place, owner, failed)).toBe(true);
     expect(await read()).toEqual({ record: undefined, calls, failed });
     expect(await corner.redis.pttl(place.key)).toBeGreaterThan(23 * HOUR);
   });
@@ -58,15 +57,15 @@ describe('the state of a token in Redis', () => {
   test('keeps the counted calls when a token is written, and forgets the failure', async () => {
     const place = await openPlace();
     await writeCountedCalls(place, calls);
-    await writeFailedCall(place, testAccount(), failed);
-    expect(await writeTokenRecord(place, testAccount(), record)).toBe(true);
+    await writeFailedCall(place, owner, failed);
+    expect(await writeTokenRecord(place, owner, record)).toBe(true);
     expect(await read()).toEqual({ record, calls, failed: undefined });
   });
 
   test('keeps the token when a failure is written', async () => {
     const place = await openPlace();
-    await writeTokenRecord(place, testAccount(), record);
-    await writeFailedCall(place, testAccount(), failed);
+    await writeTokenRecord(place, owner, record);
+    await writeFailedCall(place, owner, failed);
     expect(await read()).toMatchObject({ record: { generation: 'g' }, failed });
   });
 
@@ -74,17 +73,17 @@ describe('the state of a token in Redis', () => {
     const place = await openPlace();
     const late = { ...place, lease: { ...place.lease, owner: 'somebody else' } };
     expect(await writeCountedCalls(late, calls)).toBe(false);
-    expect(await writeFailedCall(late, testAccount(), failed)).toBe(false);
-    expect(await writeTokenRecord(late, testAccount(), record)).toBe(false);
+    expect(await writeFailedCall(late, owner, failed)).toBe(false);
+    expect(await writeTokenRecord(late, owner, record)).toBe(false);
     expect(await corner.redis.exists(place.key)).toBe(0);
   });
 
   test('of another secret tells what was counted, and nothing else', async () => {
     const place = await openPlace();
-    await writeTokenRecord(place, testAccount(), record);
+    await writeTokenRecord(place, owner, record);
     await writeCountedCalls(place, calls);
-    await writeFailedCall(place, testAccount(), failed);
-    const other: OwnAccount = { appId: APP_ID, credential: { type: 'stable_token', secret: new Secret('another') } };
+    await writeFailedCall(place, owner, failed);
+    const other = { appId: APP_ID, secret: new Secret('another') };
     expect(await read(other)).toEqual({ record: undefined, calls, failed: undefined });
   });
 });

@@ -325,7 +325,7 @@ describe('a failed call', () => {
     const waiting = source().current(testAccount(), never);
     const failed = { until: clock.now() + SECOND, count: 1, failure: failure('weixin-busy', { errcode: -1 }) };
     const place = { redis: corner.redis, key: corner.keys.token(APP_ID), lease };
-    expect(await writeFailedCall(place, testAccount(), failed)).toBe(true);
+    expect(await writeFailedCall(place, { appId: APP_ID, secret: new Secret(APP_SECRET) }, failed)).toBe(true);
     expect(await waiting).toEqual({ ok: false, failure: failed.failure });
     expect(calls()).toBe(0);
   });
