@@ -91,7 +91,11 @@ export const FAILURES = {
   },
   'component-misconfigured': {
     action: 'wait',
-    hint: 'WeChat does not accept the third-party platform credential or its verify ticket.',
+    hint: 'WeChat does not accept the credential of the third-party platform. Correct it.',
+  },
+  'component-ticket-missing': {
+    action: 'wait',
+    hint: 'No valid component_verify_ticket has come from WeChat. Check that the authorisation events of the platform reach ingest; WeChat has been asked to push one.',
   },
   'access-point-retired': {
     action: 'wait',

@@ -40,6 +40,8 @@ import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, iso, MINUTE, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
+import { createAccountBook } from '../src/weixin/credentials/account-book.ts';
+import { createAuthorizations } from '../src/weixin/credentials/authorizations.ts';
 import type { TokenRefresh } from '../src/weixin/credentials/issued-token.ts';
 import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
 import { createHttpPool } from '../src/weixin/http.ts';
@@ -69,8 +71,7 @@ export class StartupError extends Error {
  */
 export async function runArchiveWorker(config: ConfigWithStore, log: Logger, stop: AbortSignal): Promise<void> {
   const random = Math.random;
-  const { accounts, media, store: storeConfig, weixin, worker } = config;
-  const appIds = accounts.map(({ appId }) => appId);
+  const { accounts, components, media, store: storeConfig, weixin, worker } = config;
   const workerId = randomUUID();
 
   // Connections
@@ -104,12 +105,14 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const store = readBackStore(s3Store, () => payloadCheck === undefined || payloadCheck === 'nothing');
   const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), now);
   const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
+  const book = createAccountBook(accounts, components, createAuthorizations(redis, keys));
+  const appIds = (): string[] => book.list().map(({ appId }) => appId);
 
   const metrics = createMetrics({
     inFlight: () => dispatcher.inFlight,
     budget: () => budget,
     redisUp: () => redis.status === 'ready' && !pulse.isSilent,
-    queue: cached(QUEUE_STATS_MAX_AGE_MS, () => readQueueStats(redis, keys, lanes, appIds)),
+    queue: cached(QUEUE_STATS_MAX_AGE_MS, () => readQueueStats(redis, keys, lanes, appIds())),
     gates: () => gates.list(),
     mediaTtlMs: media.ttlMs,
     now,
@@ -131,7 +134,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
   const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random, onRefresh });
   const client = createWeixinClient({
-    accounts,
+    accounts: book,
     tokens,
     hosts,
     http,
@@ -183,7 +186,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     fleet,
     locks,
     runJob,
-    apps: new Set(appIds),
+    apps: { has: book.has, list: appIds, refresh: refreshBook },
     concurrency,
     rescueEveryMs,
     now,
@@ -195,6 +198,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   let ready = false;
   let health: HealthServer | undefined;
   let clockDiffers = false;
+  let redeeming = false;
   const startedAt = iso(now());
   const me = { id: workerId, host: hostname(), pid: process.pid, version: VERSION, startedAt, concurrency };
   const beat = setInterval(() => {
@@ -202,6 +206,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     fleet.beat({ ...me, inFlight: dispatcher.inFlight }).catch(() => undefined);
     throughput.flush().catch(() => undefined);
     syncClock().catch(() => undefined);
+    redeemCodes();
   }, HEARTBEAT_MS);
 
   try {
@@ -225,6 +230,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       log.warn({ err: error }, 'Redis does not tell its time'),
     );
     await checkStore();
+    await orAbort(refreshBook(), stop);
     checkAccounts();
     // A Redis that is full takes no note of us, and may still give out jobs.
     await orAbort(fleet.beat({ ...me, inFlight: 0 }), stop).catch((error: unknown) =>
@@ -236,7 +242,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       {
         workerId,
         version: VERSION,
-        apps: appIds.length,
+        apps: appIds().length,
         concurrency,
         bucket: storeConfig.bucket,
         metricsPort: health.port,
@@ -282,6 +288,29 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     for (const mistake of redisMistakes(facts)) log.warn(mistake);
   }
 
+  /** What is known of authorisations stays while Redis does not tell; the jobs of others go on. */
+  function refreshBook(): Promise<void> {
+    return book.refresh().catch((error: unknown) => observe({ type: 'fault', where: 'accounts', error }));
+  }
+
+  /** Ingest does it at once; this is for what it could not do. */
+  function redeemCodes(): void {
+    if (components.length === 0 || redeeming) return;
+    redeeming = true;
+    tokens
+      .redeemCodes(components, stop)
+      .then(
+        (failures) => {
+          for (const [appId, failed] of failures)
+            log.warn({ appId, failure: failed, hint: FAILURES[failed.code].hint }, 'an authorization code waits');
+        },
+        () => undefined,
+      )
+      .finally(() => {
+        redeeming = false;
+      });
+  }
+
   async function syncClock(): Promise<void> {
     const aheadMs = await clock.sync();
     const differs = Math.abs(aheadMs) > CLOCK_TOLERANCE_MS;
@@ -322,9 +351,9 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
   /** A wrong secret is said at start, while the other apps begin their work. */
   function checkAccounts(): void {
-    if (accounts.length === 0)
+    if (accounts.length + components.length === 0)
       log.warn('no account is configured: set WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE');
-    for (const account of accounts.slice(0, MAX_ACCOUNTS_CHECKED)) {
+    for (const account of book.list().slice(0, MAX_ACCOUNTS_CHECKED)) {
       tokens.current(account, stop).then(
         (token) => {
           if (!token.ok)

@@ -23,6 +23,8 @@ import type { ArchiveStore } from '../store/archive-store.ts';
 import { createS3Client, type StoreConfig } from '../store/s3-client.ts';
 import { createS3Store } from '../store/s3-store.ts';
 import { elapsed, MINUTE, SECOND } from '../time.ts';
+import { createAccountBook } from '../weixin/credentials/account-book.ts';
+import { createAuthorizations } from '../weixin/credentials/authorizations.ts';
 import { CommandError } from './command-error.ts';
 
 /** How long a command waits for Redis. */
@@ -61,9 +63,10 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
   await orAbort(clock.sync(), AbortSignal.timeout(REDIS_TIMEOUT_MS)).catch(() => undefined);
   const { now } = clock;
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
-  const { media, accounts } = config;
+  const { media, accounts, components } = config;
   const { waitReplicas = 0 } = config.redis;
-  const apps = new Set(accounts.map(({ appId }) => appId));
+  const apps = createAccountBook(accounts, components, createAuthorizations(redis, keys));
+  await orAbort(apps.refresh(), AbortSignal.timeout(REDIS_TIMEOUT_MS));
   return {
     redis,
     keys,

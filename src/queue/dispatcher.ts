@@ -21,6 +21,14 @@ const ERROR_PAUSE_MS = SECOND;
 /** For aborted attempts to put their jobs back. */
 const RELEASE_MS = 5 * SECOND;
 
+/** The apps that this worker has credentials for; more may come while it runs. */
+export interface ServedApps {
+  has(appId: string): boolean;
+  list(): readonly string[];
+  /** Looks for more. */
+  refresh(): Promise<void>;
+}
+
 export interface DispatcherOptions {
   readonly redis: RedisClient;
   /** A connection of its own: it waits with blocking commands. */
@@ -35,7 +43,7 @@ export interface DispatcherOptions {
    * Apps that this worker has credentials for. The lanes of others are left to workers that have them; this one only
    * looks into them now and then, so that a lane that nobody serves is noticed.
    */
-  readonly apps: ReadonlySet<string>;
+  readonly apps: ServedApps;
   readonly concurrency: number;
   readonly rescueEveryMs: number;
   readonly now: Clock;
@@ -101,7 +109,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   async function run(): Promise<void> {
     serve(INBOX_LANE);
-    for (const appId of options.apps) serve(laneOf(appId));
+    for (const appId of options.apps.list()) serve(laneOf(appId));
     const watching = watchMarkers();
     while (!stopping) {
       lastTurnAt = elapsed();
@@ -180,7 +188,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   /** Looks for new lanes, glances into all that seem empty, and asks for a look behind each closed gate. */
   async function sweep(): Promise<void> {
     sweptAt = elapsed();
-    await fleet.serve([...options.apps]);
+    await options.apps.refresh();
+    await fleet.serve(options.apps.list());
     for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
     for (const state of served.values()) {
       await openForServed(state);

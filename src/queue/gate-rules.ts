@@ -33,6 +33,8 @@ export const GATE_RULES: Readonly<Record<GateReason, GateRule>> = {
   'app-restricted': BY_HAND,
   'authorization-withdrawn': BY_HAND,
   'component-misconfigured': BY_HAND,
+  // A ticket comes every ten minutes, and opens the gate by itself.
+  'component-ticket-missing': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
   'access-point-retired': BY_HAND,
   'cloud-call-misconfigured': BY_HAND,
 };

@@ -24,6 +24,14 @@ export interface RedisKeys {
   /** HASH: an app's access_token. @see src/weixin/credentials/token-record.ts */
   readonly token: (appId: string) => string;
   readonly tokenLease: (appId: string) => string;
+  /** HASH with expiry: the latest component_verify_ticket of a platform. @see src/weixin/credentials/component-tickets.ts */
+  readonly componentTicket: (componentAppId: string) => string;
+  /** STRING with expiry: held while WeChat need not be asked again to push tickets. */
+  readonly ticketRestart: (componentAppId: string) => string;
+  /** HASH of a platform's authorisations by app. @see src/weixin/credentials/authorizations.ts */
+  readonly authorizers: (componentAppId: string) => string;
+  /** STRING with expiry: held by whoever redeems an app's authorization code. */
+  readonly redeeming: (appId: string) => string;
   /** HASH of counters of one minute, by app and outcome. @see src/queue/throughput.ts */
   readonly throughput: (minute: number) => string;
   /** STRING with expiry: one running worker. */
@@ -48,6 +56,10 @@ export function redisKeys(prefix: string): RedisKeys {
     probe: (appId) => `${prefix}:gates:probe:${appId}`,
     token: (appId) => `${prefix}:token:${appId}`,
     tokenLease: (appId) => `${prefix}:token:${appId}:lease`,
+    componentTicket: (componentAppId) => `${prefix}:component:${componentAppId}:ticket`,
+    ticketRestart: (componentAppId) => `${prefix}:component:${componentAppId}:ticket:restart`,
+    authorizers: (componentAppId) => `${prefix}:component:${componentAppId}:authorizers`,
+    redeeming: (appId) => `${prefix}:token:${appId}:redeeming`,
     throughput: (minute) => `${prefix}:throughput:${minute}`,
     worker: (workerId) => `${prefix}:worker:${workerId}`,
     workers: `${prefix}:workers`,

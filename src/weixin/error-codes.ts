@@ -96,16 +96,43 @@ export const TOKEN_ERROR_CODES = {
   45009: { failure: 'token-quota-exhausted', meaning: 'reach max api daily quota limit' },
 } as const satisfies Record<number, ErrorCodeRow>;
 
-/** Who answered the code. */
-export type ErrorSource = 'media' | 'token';
+/**
+ * Where the endpoints of third-party platforms mean something else by the same number. They are called with a
+ * component_access_token, so a rejected token is that one.
+ *
+ * @see https://developers.weixin.qq.com/doc/oplatform/Third-party_Platforms/2.0/api/ThirdParty/token/component_access_token.html
+ */
+export const COMPONENT_ERROR_CODES = {
+  0: { failure: 'weixin-unexpected-reply', meaning: 'ok' },
+  40001: { failure: 'token-rejected', meaning: 'invalid credential, access_token is invalid or not latest' },
+  40013: { failure: 'component-misconfigured', meaning: 'invalid appid' },
+  40014: { failure: 'token-rejected', meaning: 'invalid access_token' },
+  40125: { failure: 'component-misconfigured', meaning: 'invalid appsecret' },
+  41001: { failure: 'token-rejected', meaning: 'access_token missing' },
+  42001: { failure: 'token-rejected', meaning: 'access_token expired' },
+  42006: { failure: 'token-rejected', meaning: 'component_access_token expired' },
+  45009: { failure: 'token-quota-exhausted', meaning: 'reach max api daily quota limit' },
+  61005: { failure: 'component-ticket-missing', meaning: 'component ticket is expired' },
+  61006: { failure: 'component-ticket-missing', meaning: 'component ticket is invalid' },
+} as const satisfies Record<number, ErrorCodeRow>;
+
+/**
+ * Who answered the code: media/get, an endpoint that issues an app's token by its own secret, one of a platform, or the
+ * one that issues a platform's token by its secret.
+ */
+export type ErrorSource = 'media' | 'token' | 'component' | 'component-token';
 
 /** Returns our failure code for WeChat's `errcode`; a number no table knows is `unclassified`. */
 export function failureOfErrcode(errcode: number, source: ErrorSource): FailureCode {
   const general: Readonly<Record<number, ErrorCodeRow>> = MEDIA_ERROR_CODES;
   const row = general[errcode];
   if (source === 'media') return row?.failure ?? 'unclassified';
-  const ofToken: Readonly<Record<number, ErrorCodeRow>> = TOKEN_ERROR_CODES;
-  return ofToken[errcode]?.failure ?? (row === undefined ? 'unclassified' : asTokenFailure(row.failure));
+  const special: Readonly<Record<number, ErrorCodeRow>> =
+    source === 'token' ? TOKEN_ERROR_CODES : COMPONENT_ERROR_CODES;
+  const code = special[errcode]?.failure;
+  // Here no token was sent: what is wrong is the secret.
+  if (code === 'token-rejected' && source === 'component-token') return 'component-misconfigured';
+  return code ?? (row === undefined ? 'unclassified' : asTokenFailure(row.failure));
 }
 
 /**

@@ -5,6 +5,7 @@ import type { MediaJob } from '../media/media-job.ts';
 import { between, type Random, SECOND } from '../time.ts';
 import type { ApiHosts } from './api-hosts.ts';
 import type { Account } from './credentials/account.ts';
+import type { AccountBook } from './credentials/account-book.ts';
 import { isBlip } from './credentials/api-call.ts';
 import type { TokenSource } from './credentials/issued-token.ts';
 import { notConfigured } from './credentials/token-source.ts';
@@ -36,7 +37,7 @@ const TOKEN_PAUSE_MS = [0.5 * SECOND, 1.5 * SECOND] as const;
 const VIDEO_RETRIES = 1;
 
 export interface WeixinClientOptions {
-  readonly accounts: readonly Account[];
+  readonly accounts: Pick<AccountBook, 'find'>;
   readonly tokens: TokenSource;
   readonly hosts: ApiHosts;
   readonly http: HttpPool;
@@ -60,11 +61,10 @@ function isOfHost(failure: Failure, attemptNumber: number): boolean {
 }
 
 export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
-  const { tokens, hosts, http, videos, timeouts, maxBytes, random } = options;
-  const accounts = new Map(options.accounts.map((account) => [account.appId, account]));
+  const { accounts, tokens, hosts, http, videos, timeouts, maxBytes, random } = options;
 
   async function fetch(job: MediaJob, signal: AbortSignal): Promise<Result<MediaBody>> {
-    const account = accounts.get(job.appId);
+    const account = accounts.find(job.appId);
     if (account === undefined) return { ok: false, failure: notConfigured(job.appId) };
     for (let freshAddresses = VIDEO_RETRIES; ; freshAddresses -= 1) {
       const got = await getWithToken(account, job, signal);

@@ -91,7 +91,7 @@ function startWorker(
     fleet: createFleet(redis, where.keys, clock.now),
     locks,
     runJob: worker.runJob,
-    apps: new Set(apps),
+    apps: { has: (appId) => apps.includes(appId), list: () => apps, refresh: async () => undefined },
     concurrency,
     rescueEveryMs: LOCK_MS / 2,
     now: clock.now,

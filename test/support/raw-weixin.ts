@@ -111,7 +111,8 @@ export async function openRawWeixin(
     current: async () => succeed({ token, generation: '1' }),
     reject: async () => undefined,
   };
-  const accounts = [testAccount()];
+  const account = testAccount();
+  const accounts = { find: (appId: string) => (appId === account.appId ? account : undefined) };
   return {
     server,
     client: createWeixinClient({ accounts, tokens, hosts, http, videos, timeouts, maxBytes, random: () => 0 }),

@@ -55,7 +55,8 @@ export async function openWeixinBench(options: WeixinBenchOptions = {}): Promise
       return undefined;
     },
   };
-  const accounts = [testAccount()];
+  const account = testAccount();
+  const accounts = { find: (appId: string) => (appId === account.appId ? account : undefined) };
   const client = createWeixinClient({ accounts, tokens, hosts, http, videos, timeouts, maxBytes, random: () => 0 });
   return {
     simulator,

@@ -2,7 +2,12 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FAILURES } from '../../src/failure.ts';
 import { createApiHosts } from '../../src/weixin/api-hosts.ts';
 import { requestToken } from '../../src/weixin/credentials/token-endpoint.ts';
-import { failureOfErrcode, MEDIA_ERROR_CODES, TOKEN_ERROR_CODES } from '../../src/weixin/error-codes.ts';
+import {
+  COMPONENT_ERROR_CODES,
+  failureOfErrcode,
+  MEDIA_ERROR_CODES,
+  TOKEN_ERROR_CODES,
+} from '../../src/weixin/error-codes.ts';
 import { getMedia } from '../../src/weixin/get-media.ts';
 import { APP_ID, testAccount } from '../support/jobs.ts';
 import { openWeixinBench, TEST_TIMEOUTS, type WeixinBench } from '../support/weixin.ts';
@@ -74,6 +79,38 @@ describe('answered by a token endpoint', () => {
     [89503, 'ip-confirmation-pending'],
   ])('%i is %s', (errcode, code) => {
     expect(failureOfErrcode(errcode, 'token')).toBe(code);
+  });
+});
+
+describe('answered to a third-party platform', () => {
+  const known = Object.keys({ ...MEDIA_ERROR_CODES, ...COMPONENT_ERROR_CODES }).map(Number);
+
+  test.each(known)('%i gives no media up, and says nothing of the quota of media/get', (errcode) => {
+    for (const source of ['component', 'component-token'] as const) {
+      const code = failureOfErrcode(errcode, source);
+      expect(FAILURES[code].action).not.toBe('dead');
+      expect(code).not.toBe('quota-exhausted');
+      // No token was sent.
+      if (source === 'component-token') expect(code).not.toBe('token-rejected');
+    }
+  });
+
+  test.each([
+    [40001, 'token-rejected', 'component-misconfigured'],
+    [42001, 'token-rejected', 'component-misconfigured'],
+    [40125, 'component-misconfigured', 'component-misconfigured'],
+    [45009, 'token-quota-exhausted', 'token-quota-exhausted'],
+    [61003, 'authorization-withdrawn', 'authorization-withdrawn'],
+    [61004, 'ip-not-allowed', 'ip-not-allowed'],
+    [61005, 'component-ticket-missing', 'component-ticket-missing'],
+    [61006, 'component-ticket-missing', 'component-ticket-missing'],
+    [61007, 'api-unauthorized', 'api-unauthorized'],
+    [61011, 'component-misconfigured', 'component-misconfigured'],
+    [61023, 'authorization-withdrawn', 'authorization-withdrawn'],
+    [40007, 'weixin-unexpected-reply', 'weixin-unexpected-reply'],
+  ])('%i is %s, and %s where the token of the platform is asked for', (errcode, code, ofToken) => {
+    expect(failureOfErrcode(errcode, 'component')).toBe(code);
+    expect(failureOfErrcode(errcode, 'component-token')).toBe(ofToken);
   });
 });
 

@@ -30,12 +30,14 @@ export type FaultAction =
   | { readonly type: 'text'; readonly body: string; readonly contentType?: string }
   | { readonly type: 'redirect'; readonly location: string };
 
-export type FaultEndpoint = 'media' | 'token' | 'video';
+export type FaultEndpoint = 'media' | 'token' | 'video' | 'component';
 
 export interface Fault {
   readonly endpoint: FaultEndpoint;
   readonly appId?: string;
   readonly mediaId?: string;
+  /** Of `component`: which of its calls, such as `api_authorizer_token`. */
+  readonly call?: string;
   /** Of a token endpoint: true for calls that ask to force, false for the others. Default: both. */
   readonly forced?: boolean;
   readonly action: FaultAction;
@@ -74,6 +76,7 @@ export class FaultBoard {
     appId: string | undefined,
     mediaId: string | undefined,
     forced = false,
+    call?: string,
   ): FaultAction | undefined {
     for (const armed of this.#armed) {
       const { fault } = armed;
@@ -82,7 +85,8 @@ export class FaultBoard {
         fault.endpoint === endpoint &&
         (fault.appId === undefined || fault.appId === appId) &&
         (fault.mediaId === undefined || fault.mediaId === mediaId) &&
-        (fault.forced === undefined || fault.forced === forced);
+        (fault.forced === undefined || fault.forced === forced) &&
+        (fault.call === undefined || fault.call === call);
       if (!meant) continue;
       armed.seen += 1;
       if (armed.seen % (fault.every ?? 1) !== 0) continue;

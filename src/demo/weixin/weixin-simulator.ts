@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net';
 import { nextMidnightInBeijing } from '../../queue/gate-rules.ts';
 import { type Clock, DAY, MINUTE } from '../../time.ts';
+import { ComponentOffice } from './component-office.ts';
 import { type Fault, FaultBoard } from './fault.ts';
 import { exactBytes, SAMPLE_FORMATS, type SampleFormat, sampleBytes } from './sample-media.ts';
 import { sendFault, sendMedia } from './send-answer.ts';
@@ -56,6 +57,8 @@ export interface WeixinSimulator {
   /** For WEIXIN_API_BASE_URL. */
   readonly url: string;
   readonly counts: SimulatorCounts;
+  /** Third-party platforms, and who has authorised them. An account's app is added like any other. */
+  readonly platforms: ComponentOffice;
   addApp(app: SimulatedApp): void;
   addMedia(media: NewMedia): SimulatedMedia;
   /** Returns what ends the fault. */
@@ -81,12 +84,15 @@ interface App extends SimulatedApp {
 /** A Content-Type of token answers as it was seen: "encoding", not "charset". */
 const TOKEN_CONTENT_TYPE = 'application/json; encoding=utf-8';
 
+const COMPONENT_PATH = '/cgi-bin/component/';
+
 /** @param port default: any free one. */
 export async function startWeixinSimulator({ port = 0 }: { readonly port?: number } = {}): Promise<WeixinSimulator> {
   const apps = new Map<string, App>();
   const library = new Map<string, SimulatedMedia>();
   const videoKeys = new Map<string, { readonly media: SimulatedMedia; readonly validUntil: number }>();
   const faults = new FaultBoard();
+  const platforms = new ComponentOffice(() => now());
   const counts: SimulatorCounts = {
     tokens: new Map(),
     forced: new Map(),
@@ -119,6 +125,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
         return media(request, response, url);
       default:
         if (url.pathname.startsWith('/vweixinp.tc.qq.com/')) return video(request, response, url);
+        if (url.pathname.startsWith(COMPONENT_PATH)) return component(request, response, url);
         return refuse(response, 40066);
     }
   }
@@ -172,12 +179,30 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     else sendText(response, TOKEN_CONTENT_TYPE, JSON.stringify({ access_token: value, expires_in: expiresInSeconds }));
   }
 
+  async function component(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const name = url.pathname.slice(COMPONENT_PATH.length);
+    const body = parseObject(await readBody(request));
+    const fault = faults.take('component', String(body?.['component_appid']), undefined, false, name);
+    if (fault !== undefined && fault.type !== 'lost-answer')
+      return sendFault(fault, undefined, context(request, response));
+    if (request.method !== 'POST') return refuse(response, 43002, 'application/json');
+    if (body === undefined) return refuse(response, 47001, 'application/json');
+    const reply = platforms.answer(name, body, url.searchParams.get('access_token') ?? '');
+    if (fault !== undefined) response.socket?.resetAndDestroy();
+    else if ('errcode' in reply) refuse(response, reply.errcode, 'application/json');
+    else sendText(response, TOKEN_CONTENT_TYPE, JSON.stringify(reply.json));
+  }
+
   /** Checks in the order token, quota, media id. */
   async function media(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const mediaId = url.searchParams.get('media_id') ?? '';
     count(counts.media, mediaId);
     const given = url.searchParams.get('access_token') ?? '';
-    const app = [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown');
+    const authorizer = platforms.judge(given);
+    const app =
+      authorizer === undefined
+        ? [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown')
+        : apps.get(authorizer.appId);
     const found = library.get(mediaId);
 
     const fault = faults.take('media', app?.appId ?? found?.appId, mediaId);
@@ -202,8 +227,10 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
   ): number | undefined {
     if (given === '') return 41001;
     if (app === undefined) return 40014;
+    const authorizer = platforms.judge(given);
     const verdict = app.office.judge(given);
-    if (verdict !== 'valid') return verdict === 'expired' ? 42001 : 40001;
+    if (authorizer?.errcode !== undefined) return authorizer.errcode;
+    if (authorizer === undefined && verdict !== 'valid') return verdict === 'expired' ? 42001 : 40001;
     const time = now();
     const today = app.calls.filter((at) => nextMidnightInBeijing(at) > time);
     if (app.dailyQuota !== undefined && today.length >= app.dailyQuota) return 45009;
@@ -250,6 +277,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
   return {
     url: base,
     counts,
+    platforms,
     addApp: (app) => void apps.set(app.appId, { ...app, office: new TokenOffice(now), calls: [] }),
     addMedia: ({ appId, format, sizeBytes = 20_000, bytes, ageMs = 0, deliver = 'bytes', ...names }) => {
       const mediaId = names.mediaId ?? newMediaId();
@@ -272,7 +300,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
       const office = apps.get(appId)?.office;
       if (office !== undefined) office.lifeMs = lifeMs;
     },
-    issuedTokens: () => [...apps.values()].flatMap(({ office }) => office.all),
+    issuedTokens: () => [...[...apps.values()].flatMap(({ office }) => office.all), ...platforms.issued],
     advance: (ms) => {
       offsetMs += ms;
     },

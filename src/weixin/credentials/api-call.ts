@@ -38,6 +38,8 @@ export interface ApiCall {
   readonly mayRepeat: boolean;
   /** Whose words an errcode is taken for. */
   readonly source: ErrorSource;
+  /** Longest answer that is read. Default 64 KiB. */
+  readonly maxBytes?: number;
   /** What is sent; blotted out of what is kept of an answer. */
   readonly secrets: readonly Secret[];
 }
@@ -50,7 +52,7 @@ export interface ApiCall {
  * @throws the signal's reason when it aborts.
  */
 export async function callApi<T>(
-  { path, query = {}, json, mayRepeat, source, secrets }: ApiCall,
+  { path, query = {}, json, mayRepeat, source, secrets, maxBytes = MAX_JSON_BYTES }: ApiCall,
   read: (answer: Json) => T | undefined,
   { hosts, http, blipRetries = BLIP_RETRIES }: ApiEndpoint,
   signal: AbortSignal,
@@ -89,7 +91,7 @@ export async function callApi<T>(
         ...request,
         signal: perTry,
       });
-      return readAnswer(statusCode, await readBounded(body));
+      return readAnswer(statusCode, await readBounded(body, maxBytes));
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       if (error instanceof FailureError) return { ok: false, failure: error.failure };
@@ -129,12 +131,12 @@ export function isBlip({ code }: Failure): boolean {
 }
 
 /** Reads a body that is expected to be short JSON. @throws FailureError when it is longer. */
-export async function readBounded(body: Dispatcher.ResponseData['body']): Promise<Buffer> {
+export async function readBounded(body: Dispatcher.ResponseData['body'], maxBytes: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     sizeBytes += chunk.byteLength;
-    if (sizeBytes > MAX_JSON_BYTES) throw new FailureError(failure('weixin-unexpected-reply'));
+    if (sizeBytes > maxBytes) throw new FailureError(failure('weixin-unexpected-reply'));
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

@@ -172,6 +172,11 @@ export async function forgetFailedCall(redis: RedisClient, key: string, owner: T
   await redis.hdel(key, failedField(owner));
 }
 
+/** Forgets a token, and keeps what WeChat counts. Processes that hold it in memory go on until it is rejected. */
+export async function forgetToken(redis: RedisClient, key: string): Promise<void> {
+  await redis.hdel(key, 'sealed');
+}
+
 /** Makes a name for a new token. */
 export function newGeneration(): string {
   return randomUUID();

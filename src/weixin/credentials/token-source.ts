@@ -1,6 +1,10 @@
 import { type Failure, failure, type Result } from '../../failure.ts';
-import type { Account, OwnAccount } from './account.ts';
+import type { Account, Component, OwnAccount } from './account.ts';
 import type { ApiEndpoint } from './api-call.ts';
+import { createAuthorizations } from './authorizations.ts';
+import { createAuthorizerTokens } from './authorizer-tokens.ts';
+import { createComponentApi } from './component-api.ts';
+import { createComponentTickets } from './component-tickets.ts';
 import type { IssuedToken, TokenSource } from './issued-token.ts';
 import { createSharedTokens, type SharedTokensOptions } from './shared-tokens.ts';
 import { requestToken } from './token-endpoint.ts';
@@ -11,9 +15,23 @@ export interface TokenSourceOptions extends SharedTokensOptions {
 }
 
 /** The tokens of every kind of credential. */
-export function createTokenSource(options: TokenSourceOptions): TokenSource {
-  const { endpoint } = options;
+export interface TokenSources extends TokenSource {
+  /**
+   * Redeems the codes of new authorisations, which expire within the hour. Returns the failures by app. To be called now
+   * and then by any process: one at a time does it.
+   *
+   * @throws the signal's reason when it aborts.
+   */
+  redeemCodes(components: readonly Component[], signal: AbortSignal): Promise<ReadonlyMap<string, Failure>>;
+}
+
+export function createTokenSource(options: TokenSourceOptions): TokenSources {
+  const { redis, keys, now, endpoint } = options;
   const shared = createSharedTokens(options);
+  const authorizations = createAuthorizations(redis, keys);
+  const tickets = createComponentTickets(redis, keys, now);
+  const api = createComponentApi(endpoint);
+  const authorizers = createAuthorizerTokens({ redis, keys, shared, api, tickets, authorizations });
 
   function subjectOf({ appId, credential }: Account): TokenSubject | undefined {
     switch (credential.type) {
@@ -21,6 +39,7 @@ export function createTokenSource(options: TokenSourceOptions): TokenSource {
       case 'token':
         return ownSubject({ appId, credential }, endpoint);
       case 'authorizer':
+        return authorizers.subject({ appId, credential });
       case 'external':
       case 'cloud':
         return undefined;
@@ -39,6 +58,17 @@ export function createTokenSource(options: TokenSourceOptions): TokenSource {
     reject: async (account, generation, signal) => {
       const subject = subjectOf(account);
       return subject === undefined ? notConfigured(account.appId) : shared.reject(subject, generation, signal);
+    },
+    redeemCodes: async (components, signal) => {
+      const failures = new Map<string, Failure>();
+      for (const component of components) {
+        for (const appId of await authorizations.pending(component)) {
+          const credential = { type: 'authorizer', component } as const;
+          const trouble = await authorizers.redeem({ appId, credential }, signal);
+          if (trouble !== undefined) failures.set(appId, trouble);
+        }
+      }
+      return failures;
     },
   };
 }

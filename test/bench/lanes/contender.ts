@@ -69,7 +69,7 @@ export const ourLanes: OpenContender = (redisUrl) => {
         fleet: createFleet(redis, keys, now),
         locks,
         runJob,
-        apps: new Set(apps),
+        apps: { has: (appId) => apps.includes(appId), list: () => apps, refresh: async () => undefined },
         concurrency,
         rescueEveryMs: LOCK_MS / 2,
         now,

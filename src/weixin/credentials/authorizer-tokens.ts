@@ -1,0 +1,185 @@
+import { FAILURES, type Failure, fail, type Result, succeed } from '../../failure.ts';
+import type { RedisClient } from '../../redis/connect.ts';
+import type { RedisKeys } from '../../redis/keys.ts';
+import { releaseLease, takeLease } from '../../redis/lease.ts';
+import type { Secret } from '../../secret.ts';
+import { SECOND } from '../../time.ts';
+import type { Account, AuthorizerCredential, Component } from './account.ts';
+import { API_CALL_TIMEOUT_MS } from './api-call.ts';
+import type { Authorization, Authorizations } from './authorizations.ts';
+import type { AuthorizerAnswer, ComponentApi, ComponentCall } from './component-api.ts';
+import type { ComponentTickets } from './component-tickets.ts';
+import type { SharedTokens } from './shared-tokens.ts';
+import type { TokenAnswer } from './token-endpoint.ts';
+import type { TokenSubject } from './token-subject.ts';
+
+export type AuthorizerAccount = Account<AuthorizerCredential>;
+
+export interface AuthorizerTokensParts {
+  readonly redis: RedisClient;
+  readonly keys: RedisKeys;
+  readonly shared: SharedTokens;
+  readonly api: ComponentApi;
+  readonly tickets: ComponentTickets;
+  readonly authorizations: Authorizations;
+}
+
+/** The two levels of tokens of a third-party platform: its own, and those of the accounts that have authorised it. */
+export interface AuthorizerTokens {
+  /** The token of an account. */
+  subject(account: AuthorizerAccount): TokenSubject;
+  /** Redeems the code of an account if one waits. One process at a time does; the others leave it to it. */
+  redeem(account: AuthorizerAccount, signal: AbortSignal): Promise<Failure | undefined>;
+}
+
+const REDEEM_LEASE_MS = API_CALL_TIMEOUT_MS + 8 * SECOND;
+/** Platform tokens tried within a call after the first was rejected. */
+const TOKEN_RETRIES = 1;
+
+export function createAuthorizerTokens(parts: AuthorizerTokensParts): AuthorizerTokens {
+  const { redis, keys, shared, api, tickets, authorizations } = parts;
+
+  /** The platform's own token. It needs the ticket that WeChat pushes. */
+  function componentSubject(component: Component): TokenSubject {
+    return {
+      appId: component.appId,
+      kind: 'component',
+      secret: component.secret,
+      request: async (_how, signal) => {
+        const ticket = await tickets.read(component);
+        const answer: Result<TokenAnswer> =
+          ticket === undefined ? fail('component-ticket-missing') : await api.token(component, ticket, signal);
+        if (answer.ok || answer.failure.code !== 'component-ticket-missing') return answer;
+        if (!(await tickets.mayAskForPush(component.appId))) return answer;
+        const started = await api.startPushTicket(component, signal);
+        return started.ok ? answer : started;
+      },
+    };
+  }
+
+  /** Makes a call with the platform's token; a rejected one is replaced once. */
+  async function withComponentToken<T>(
+    component: Component,
+    appId: string,
+    signal: AbortSignal,
+    call: (call: ComponentCall) => Promise<Result<T>>,
+  ): Promise<Result<T>> {
+    const subject = componentSubject(component);
+    for (let retries = TOKEN_RETRIES; ; retries -= 1) {
+      const issued = await shared.current(subject, signal);
+      if (!issued.ok) return issued;
+      const { token, generation } = issued.value;
+      const answer = await call({ component, appId, token });
+      if (answer.ok || answer.failure.code !== 'token-rejected' || retries === 0) return answer;
+      const refused = await shared.reject(subject, generation, signal);
+      if (refused !== undefined) return { ok: false, failure: refused };
+    }
+  }
+
+  async function requestToken(account: AuthorizerAccount, signal: AbortSignal): Promise<Result<TokenAnswer>> {
+    const { appId, credential } = account;
+    const { component } = credential;
+    const redeemed = await redeemCode(account, signal);
+    if (!redeemed.ok || redeemed.value !== undefined) return redeemed as Result<TokenAnswer>;
+
+    const known = await authorizations.read(component, appId);
+    const refreshToken = known?.refreshToken ?? credential.refreshToken;
+    if (refreshToken !== undefined) {
+      const answer = await refresh(component, appId, known, refreshToken, signal);
+      if (answer.ok || answer.failure.code !== 'authorization-withdrawn') return answer;
+      // The account may have authorised the platform anew, and we have not been told: WeChat lists what is valid.
+      const listed = await lookUp(component, appId, signal);
+      if (!listed.ok) return listed;
+      if (listed.value === undefined || listed.value.reveal() === refreshToken.reveal()) return answer;
+      return refresh(component, appId, known, listed.value, signal);
+    }
+    const listed = await lookUp(component, appId, signal);
+    if (!listed.ok) return listed;
+    if (listed.value === undefined)
+      return fail('authorization-withdrawn', { detail: `not among the accounts of ${component.appId}` });
+    return refresh(component, appId, known, listed.value, signal);
+  }
+
+  async function refresh(
+    component: Component,
+    appId: string,
+    known: Authorization | undefined,
+    refreshToken: Secret,
+    signal: AbortSignal,
+  ): Promise<Result<AuthorizerAnswer>> {
+    const answer = await withComponentToken(component, appId, signal, (call) =>
+      api.authorizerToken(call, refreshToken, signal),
+    );
+    // Before the token is used: the refresh token that was sent may be worth nothing by now.
+    if (answer.ok) await authorizations.keep(component, appId, known, answer.value.refreshToken);
+    return answer;
+  }
+
+  function lookUp(component: Component, appId: string, signal: AbortSignal): Promise<Result<Secret | undefined>> {
+    return withComponentToken(component, appId, signal, (call) => api.findRefreshToken(call, signal));
+  }
+
+  /**
+   * Redeems the code of an account. Returns the token that comes with it, or `undefined` when there was nothing to redeem
+   * or it could not be: then what was known before still counts.
+   */
+  async function redeemCode(
+    { appId, credential }: AuthorizerAccount,
+    signal: AbortSignal,
+  ): Promise<Result<TokenAnswer | undefined>> {
+    const { component } = credential;
+    const pending = await authorizations.read(component, appId);
+    if (pending?.code === undefined) return succeed(undefined);
+    const lease = await takeLease(redis, keys.redeeming(appId), REDEEM_LEASE_MS);
+    if (lease === undefined) return pending.refreshToken === undefined ? fail('token-unavailable') : succeed(undefined);
+    try {
+      const known = await authorizations.read(component, appId);
+      if (known?.code === undefined) return succeed(undefined);
+      const { code } = known;
+      const answer = await withComponentToken(component, appId, signal, (call) => api.queryAuth(call, code, signal));
+      if (answer.ok) {
+        await authorizations.keep(component, appId, known, answer.value.refreshToken);
+        return answer;
+      }
+      // What passes by itself, and what somebody must correct first, leaves the code for another try.
+      if (!isOfCode(answer.failure)) return answer;
+      await authorizations.dropCode(component, appId, known);
+      return succeed(undefined);
+    } finally {
+      await releaseLease(redis, lease);
+    }
+  }
+
+  return {
+    subject: (account) => ({
+      appId: account.appId,
+      kind: 'authorizer',
+      secret: account.credential.component.secret,
+      request: (_how, signal) => bounded(signal, (limit) => requestToken(account, limit)),
+    }),
+    redeem: async (account, signal) => {
+      const redeemed = await bounded(signal, (limit) => redeemCode(account, limit));
+      // Somebody else is at it.
+      return redeemed.ok || redeemed.failure.code === 'token-unavailable' ? undefined : redeemed.failure;
+    },
+  };
+}
+
+/** True when a code could not be redeemed for a reason of its own: it has expired, or has been used up. */
+function isOfCode({ code, errcode }: Failure): boolean {
+  return (
+    errcode !== undefined &&
+    (code === 'unclassified' || code === 'weixin-request-refused' || FAILURES[code].action === 'dead')
+  );
+}
+
+/** Several calls may be needed: together they take no longer than one, since a lease outlives one. */
+async function bounded<T>(signal: AbortSignal, work: (limit: AbortSignal) => Promise<Result<T>>): Promise<Result<T>> {
+  const timeout = AbortSignal.timeout(API_CALL_TIMEOUT_MS);
+  try {
+    return await work(AbortSignal.any([signal, timeout]));
+  } catch (error) {
+    if (!signal.aborted && timeout.aborted) return fail('weixin-timeout', { detail: 'third-party platform' });
+    throw error;
+  }
+}
