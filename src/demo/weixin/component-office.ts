@@ -18,6 +18,8 @@ interface Authorizer {
   withdrawn: boolean;
   readonly tokens: Expiring[];
   readonly codes: Expiring[];
+  /** Tokens of an authorisation that was withdrawn. */
+  readonly revoked: Set<string>;
 }
 
 interface Platform {
@@ -80,7 +82,14 @@ export class ComponentOffice {
     const { authorizers } = this.#platform(platformAppId);
     const code = this.#new('queryauthcode@@@', CODE_LIFE_MS);
     const known = authorizers.get(appId);
-    const authorizer = known ?? { appId, refreshToken: '', withdrawn: false, tokens: [], codes: [] };
+    const authorizer = known ?? {
+      appId,
+      refreshToken: '',
+      withdrawn: false,
+      tokens: [],
+      codes: [],
+      revoked: new Set(),
+    };
     authorizer.withdrawn = false;
     // Authorising anew changes it.
     authorizer.refreshToken = this.#new('refreshtoken@@@', TICKET_LIFE_MS).value;
@@ -91,7 +100,9 @@ export class ComponentOffice {
 
   withdraw(platformAppId: string, appId: string): void {
     const authorizer = this.#platform(platformAppId).authorizers.get(appId);
-    if (authorizer !== undefined) authorizer.withdrawn = true;
+    if (authorizer === undefined) return;
+    authorizer.withdrawn = true;
+    for (const { value } of authorizer.tokens) authorizer.revoked.add(value);
   }
 
   /** As if another system had refreshed everything: no token and no refresh token of the account holds any more. */
@@ -110,10 +121,10 @@ export class ComponentOffice {
   /** Whose token it is, and how media/get judges it; `undefined` for one that was never given out. */
   judge(token: string): { readonly appId: string; readonly errcode?: number } | undefined {
     for (const { authorizers } of this.#platforms.values()) {
-      for (const { appId, tokens, withdrawn } of authorizers.values()) {
+      for (const { appId, tokens, revoked } of authorizers.values()) {
         const known = tokens.find(({ value }) => value === token);
         if (known === undefined) continue;
-        if (withdrawn) return { appId, errcode: 61003 };
+        if (revoked.has(token)) return { appId, errcode: 61003 };
         return this.#now() < known.expiresAt ? { appId } : { appId, errcode: 42001 };
       }
     }
