@@ -1,6 +1,7 @@
-import type { PushFormat, PushMode, PushSender } from '../../src/demo/weixin/message-push.ts';
+import type { PushFormat, PushMode, PushSender, simulatedPush } from '../../src/demo/weixin/message-push.ts';
 import { Secret } from '../../src/secret.ts';
 import type { Component, PushSettings } from '../../src/weixin/credentials/account.ts';
+import type { PushRequest } from '../../src/weixin/push/push-request.ts';
 import { APP_ID } from './jobs.ts';
 
 export const PUSH_TOKEN = 'a-push-token-that-must-not-leak';
@@ -26,4 +27,9 @@ export function testComponent(appId = COMPONENT_ID): Component {
 
 export function pushSender(more: Partial<PushSender> = {}): PushSender {
   return { token: PUSH_TOKEN, encodingAesKey: AES_KEY, appId: APP_ID, mode: 'safe', format: 'xml', ...more };
+}
+
+/** The request that a push of the simulator makes. */
+export function requestOf({ query, headers, body }: ReturnType<typeof simulatedPush>): PushRequest {
+  return { method: 'POST', query, headers, body: Buffer.from(body) };
 }
