@@ -18,6 +18,7 @@ import { Secret } from './secret.ts';
 import { elapsed, MINUTE, SECOND } from './time.ts';
 
 export type { MediaKind } from './media/kind.ts';
+export { type MessageMediaOptions, mediaJobsFromMessage, type WeixinMessage } from './media/message-media.ts';
 export type { Admission, MediaJob, RejectedJob };
 
 /** Where a Sentinel or a node of a Cluster listens. */
