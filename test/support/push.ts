@@ -1,6 +1,7 @@
 import type { PushFormat, PushMode, PushSender, simulatedPush } from '../../src/demo/weixin/message-push.ts';
 import { Secret } from '../../src/secret.ts';
 import type { Component, PushSettings } from '../../src/weixin/credentials/account.ts';
+import type { ComponentEvents } from '../../src/weixin/credentials/component-events.ts';
 import type { PushRequest } from '../../src/weixin/push/push-request.ts';
 import { APP_ID } from './jobs.ts';
 
@@ -32,4 +33,27 @@ export function pushSender(more: Partial<PushSender> = {}): PushSender {
 /** The request that a push of the simulator makes. */
 export function requestOf({ query, headers, body }: ReturnType<typeof simulatedPush>): PushRequest {
   return { method: 'POST', query, headers, body: Buffer.from(body) };
+}
+
+/** Events of platforms, as they were kept. */
+export interface RecordedEvents extends ComponentEvents {
+  readonly kept: readonly (readonly unknown[])[];
+}
+
+/** @param keep what keeping does; it rejects where Redis is away. */
+export function recordEvents(keep: () => Promise<void> = async () => undefined): RecordedEvents {
+  const kept: unknown[][] = [];
+  const record =
+    (name: keyof ComponentEvents) =>
+    async (...args: unknown[]): Promise<void> => {
+      await keep();
+      kept.push([name, ...args]);
+    };
+  return {
+    kept,
+    ticket: record('ticket'),
+    authorized: record('authorized'),
+    withdrawn: record('withdrawn'),
+    seen: record('seen'),
+  };
 }
