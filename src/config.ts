@@ -11,6 +11,7 @@ import { HOUR, SECOND } from './time.ts';
 import type { Account, Component } from './weixin/credentials/account.ts';
 import { readAccountsFile } from './weixin/credentials/accounts-file.ts';
 import type { WeixinTimeouts } from './weixin/http.ts';
+import { isForwardUrl } from './weixin/push/forward-url.ts';
 
 /** Everything a process needs to know, parsed once at start and frozen. Only this file reads the environment. */
 export interface Config {
@@ -25,6 +26,8 @@ export interface Config {
     /** `host` or `host:port`, lower case. */
     readonly downloadAllowHosts: readonly string[];
     readonly timeouts: WeixinTimeouts;
+    /** Where message pushes go on to; `{appId}` stands for the app. */
+    readonly forwardUrl?: string;
   };
   readonly media: { readonly ttlMs: number; readonly maxBytes: number; readonly openId: OpenIdPolicy };
   readonly worker: {
@@ -176,6 +179,11 @@ export const VARIABLES = {
     expected: 'host or host:port, separated by commas',
     example: '127.0.0.1',
   }),
+  WEIXIN_FORWARD_URL: variable({
+    parse: (text) => (isForwardUrl(text) ? text : undefined),
+    expected: 'an http(s) address without user and password, with {appId} where the app belongs',
+    example: 'http://127.0.0.1:3000/weixin/{appId}',
+  }),
   WEIXIN_CONNECT_TIMEOUT_SECONDS: seconds('10', 'until a connection stands'),
   WEIXIN_RESPONSE_TIMEOUT_SECONDS: seconds('30', 'from the request to the response headers'),
   WEIXIN_IDLE_TIMEOUT_SECONDS: seconds('30', 'without a byte of the body'),
@@ -321,6 +329,8 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     });
   }
 
+  const forwardUrl = read('WEIXIN_FORWARD_URL');
+
   const config: Config = {
     redis: {
       url: withDefault('REDIS_URL'),
@@ -344,6 +354,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
         idleMs: withDefault('WEIXIN_IDLE_TIMEOUT_SECONDS') * SECOND,
         totalMs: withDefault('WEIXIN_TOTAL_TIMEOUT_SECONDS') * SECOND,
       },
+      ...(forwardUrl === undefined ? {} : { forwardUrl }),
     },
     media: {
       ttlMs: withDefault('MEDIA_TTL_HOURS') * HOUR,

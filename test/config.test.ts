@@ -93,6 +93,21 @@ describe('what is read', () => {
     expect(store.partSizeBytes).toBe(bytes);
   });
 
+  test.each([
+    ['http://127.0.0.1:3000/weixin', true],
+    ['https://bot.example.com/a/{appId}/b?c={appId}', true],
+    ['http://{appId}.bots.example.com/', true],
+    ['ftp://bot/', false],
+    ['bot:3000', false],
+    ['http://user:pass@bot/', false],
+    ['http://bot/{appid}', false],
+    ['http://bot/ {appId}', false],
+  ])('messages are forwarded to %s: %s', (text, accepted) => {
+    const env = { ...GOOD, WEIXIN_FORWARD_URL: text };
+    if (accepted) expect(loadConfig(env).weixin.forwardUrl).toBe(text);
+    else expect(namesOf(env)).toEqual(['WEIXIN_FORWARD_URL']);
+  });
+
   test('addresses of several API hosts, Sentinels and Cluster nodes are lists', () => {
     const { weixin, redis } = loadConfig({
       WEIXIN_API_BASE_URL: 'https://api.weixin.qq.com, https://api2.weixin.qq.com',
@@ -167,6 +182,7 @@ describe('what is refused', () => {
     ['S3_FORCE_PATH_STYLE', ['1', 'yes', 'TRUE']],
     ['WEIXIN_APP_ID', ['wx123', 'WX0123456789abcdef', 'wx0123456789ABCDEF', `${APP_ID} `]],
     ['WEIXIN_API_BASE_URL', ['api.weixin.qq.com', 'ftp://api.weixin.qq.com', 'https://a,', ',']],
+    ['WEIXIN_FORWARD_URL', ['bot:3000']],
     ['WEIXIN_DOWNLOAD_ALLOW_HOSTS', ['*.example.com', 'http://a', 'a/b', 'a,', '10.0.0.0/8']],
     ['S3_CONNECT_TIMEOUT_SECONDS', ['0', '5s']],
     ['S3_IDLE_TIMEOUT_SECONDS', ['0', '-30']],
