@@ -1,0 +1,235 @@
+import { orAbort, timeLimit } from '../abort.ts';
+import type { Logger } from '../log.ts';
+import { appIdSchema, type MediaJob } from '../media/media-job.ts';
+import { mediaJobsFromMessage } from '../media/message-media.ts';
+import type { JobAdmission } from '../queue/door.ts';
+import { type Clock, MINUTE, SECOND } from '../time.ts';
+import type { Account, Component } from '../weixin/credentials/account.ts';
+import type { ComponentEvents } from '../weixin/credentials/component-events.ts';
+import { componentEventOf, keepComponentEvent } from '../weixin/push/component-event.ts';
+import type { PushFields } from '../weixin/push/push-fields.ts';
+import { judgePush, type PushExpectation, type PushRequest } from '../weixin/push/push-request.ts';
+import type { Forward } from './forward.ts';
+import { BAD_REQUEST, FAILED, FORBIDDEN, NOT_FOUND, type PushAnswer, SUCCESS, UNAVAILABLE } from './push-answer.ts';
+import { createRecently } from './recently.ts';
+
+/** For Redis, of the 5 s that WeChat waits: what is later comes again. */
+const ADMIT_TIMEOUT_MS = 2 * SECOND;
+/** One line for each app and reason: anybody can send what is refused. */
+const LOG_EVERY_MS = MINUTE;
+const MAX_LOG_KEYS = 1_000;
+/** How long it is taken for known that an app has authorised its platform. */
+const SEEN_FOR_MS = 10 * MINUTE;
+const MAX_SEEN = 10_000;
+
+/** What a push came to. `unavailable` and `rejected` are pushed again. */
+export type PushResult =
+  | 'verified'
+  | 'checked'
+  | 'queued'
+  | 'no-media'
+  | 'event'
+  | 'refused'
+  | 'unknown-app'
+  | 'unavailable'
+  | 'rejected';
+
+/** For metrics. `appId` is one that is configured or has come by a platform; `media` counts those queued or known. */
+export interface PushEvent {
+  readonly result: PushResult;
+  readonly status: number;
+  readonly media: number;
+  readonly appId?: string;
+}
+
+export interface PushParts {
+  readonly accounts: { find(appId: string): Account | undefined };
+  readonly components: readonly Component[];
+  /** Queues jobs, durably, and tells of each what became of it. Rejects when Redis does not take them. */
+  readonly admit: (jobs: readonly MediaJob[]) => Promise<readonly JobAdmission[]>;
+  readonly componentEvents: ComponentEvents;
+  readonly forward?: Pick<Forward, 'send'>;
+  /** Of the fleet. */
+  readonly now: Clock;
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
+  readonly observe?: (event: PushEvent) => void;
+  /** For Redis. Default 2 s. */
+  readonly admitTimeoutMs?: number;
+}
+
+/** A request to one of the addresses of pushes. */
+export interface ReceivedPush extends PushRequest {
+  /** As they stand in the address, whatever that is. */
+  readonly appId?: string;
+  readonly componentAppId?: string;
+  /** As it came, without the question mark. */
+  readonly rawQuery: string;
+  /** Of `headers`, what goes on to the operator's own handler. */
+  readonly forwardedHeaders: Readonly<Record<string, string>>;
+  /** How long ago it began to come, in milliseconds. */
+  readonly spentMs: () => number;
+}
+
+/** Whose pushes come to an address, and how they are known. */
+type Target = { readonly expected: PushExpectation } & (
+  | { readonly type: 'messages'; readonly appId: string; readonly component?: Component }
+  | { readonly type: 'events'; readonly appId: string; readonly component: Component }
+);
+
+interface Handled {
+  readonly result: PushResult;
+  readonly answer: PushAnswer;
+  readonly media?: number;
+}
+
+const never = new AbortController().signal;
+
+/**
+ * Makes what answers pushes: `success` once every media of a message is queued, and anything else where it is not, so
+ * that WeChat pushes the message again. Pushed again it does no harm.
+ */
+export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Promise<PushAnswer> {
+  const { accounts, components, admit, componentEvents, forward, now, log, admitTimeoutMs = ADMIT_TIMEOUT_MS } = parts;
+  const logged = createRecently(LOG_EVERY_MS, MAX_LOG_KEYS, now);
+  const seen = createRecently(SEEN_FOR_MS, MAX_SEEN, now);
+
+  function targetOf({ appId, componentAppId }: ReceivedPush): Target | undefined {
+    const component = components.find((one) => one.appId === (componentAppId ?? appId));
+    if (component !== undefined) {
+      // Also for messages of the apps that have authorised it.
+      const expected = { type: 'signed', settings: component.push, trailer: component.appId } as const;
+      return componentAppId !== undefined && appId !== undefined
+        ? { type: 'messages', appId, component, expected }
+        : { type: 'events', appId: component.appId, component, expected };
+    }
+    if (componentAppId !== undefined || appId === undefined) return undefined;
+    const push = accounts.find(appId)?.push;
+    if (push === undefined) return undefined;
+    return { type: 'messages', appId, expected: push.type === 'cloud' ? push : { ...push, trailer: appId } };
+  }
+
+  /** One line a minute for each app and reason; what counts in a reason is its words. */
+  function logSometimes(level: 'info' | 'warn', appId: string, message: string, reason = ''): void {
+    const key = `${appId} ${message} ${reason.replaceAll(/\d+/g, '')}`;
+    if (logged.has(key)) return;
+    logged.note(key);
+    log[level](reason === '' ? { appId } : { appId, reason }, message);
+  }
+
+  function unknownApp(given: string | undefined): Handled {
+    const appId = appIdSchema.safeParse(given).data ?? '(none)';
+    logSometimes('info', appId, 'a push for an app without push settings');
+    return { result: 'unknown-app', answer: NOT_FOUND };
+  }
+
+  async function handle(push: ReceivedPush, target: Target): Promise<Handled> {
+    const verdict = judgePush(push, target.expected, now);
+    switch (verdict.type) {
+      case 'verification':
+        return { result: 'verified', answer: { status: 200, body: verdict.echostr } };
+      case 'container-check':
+        return { result: 'checked', answer: SUCCESS };
+      case 'refused': {
+        logSometimes('warn', signerOf(target), 'a push is refused', verdict.reason);
+        return { result: 'refused', answer: verdict.status === 400 ? BAD_REQUEST : FORBIDDEN };
+      }
+      case 'message':
+        return target.type === 'events'
+          ? handleEvent(push, target.appId, verdict.fields)
+          : handleMessage(push, target, verdict.fields);
+      default:
+        return verdict satisfies never;
+    }
+  }
+
+  async function handleMessage(
+    push: ReceivedPush,
+    { appId, component }: Extract<Target, { readonly type: 'messages' }>,
+    fields: PushFields,
+  ): Promise<Handled> {
+    // Of an address of a platform, whose console takes any.
+    if (!appIdSchema.safeParse(appId).success) return unknownApp(appId);
+    const jobs = mediaJobsFromMessage(fields, { appId, now: now() });
+    // What has no media needs no Redis.
+    if (jobs.length === 0) return { result: 'no-media', answer: await passOn(push, appId) };
+    let admitted: readonly JobAdmission[];
+    try {
+      admitted = await inTime(async () => {
+        if (component !== undefined) await tellSeen(component.appId, appId);
+        return admit(jobs);
+      });
+    } catch (error) {
+      log.warn({ appId, err: error }, 'the media of a message can not be queued: WeChat pushes it again');
+      return { result: 'unavailable', answer: UNAVAILABLE };
+    }
+    const mistakes = admitted.flatMap((one) => (typeof one === 'string' ? [] : one.mistakes));
+    if (mistakes.length > 0) {
+      log.error({ appId, mistakes }, 'the media of a message are not taken');
+      return { result: 'rejected', answer: FAILED, media: admitted.filter((one) => typeof one === 'string').length };
+    }
+    return { result: 'queued', answer: await passOn(push, appId), media: jobs.length };
+  }
+
+  async function handleEvent(push: ReceivedPush, appId: string, fields: PushFields): Promise<Handled> {
+    const event = componentEventOf(fields, now());
+    switch (event.type) {
+      case 'incomplete':
+        logSometimes('warn', appId, 'a push is refused', event.reason);
+        return { result: 'refused', answer: BAD_REQUEST };
+      case 'other':
+        log.info({ appId, infoType: event.infoType }, 'an event of the platform that is nothing to us');
+        break;
+      default:
+        try {
+          await inTime(() => keepComponentEvent(event, appId, componentEvents));
+        } catch (error) {
+          log.warn({ appId, event: event.type, err: error }, 'an event can not be kept: WeChat pushes it again');
+          return { result: 'unavailable', answer: UNAVAILABLE };
+        }
+    }
+    return { result: 'event', answer: await passOn(push, appId) };
+  }
+
+  async function tellSeen(componentAppId: string, appId: string): Promise<void> {
+    const key = `${componentAppId} ${appId}`;
+    if (seen.has(key)) return;
+    await componentEvents.seen(componentAppId, appId);
+    seen.note(key);
+  }
+
+  /** The work goes on when its time is up: it is repeated by the next push, and that is harmless. */
+  async function inTime<T>(work: () => Promise<T>): Promise<T> {
+    using limit = timeLimit(never, admitTimeoutMs);
+    return await orAbort(work(), limit.signal);
+  }
+
+  async function passOn(
+    { rawQuery, forwardedHeaders, body, spentMs }: ReceivedPush,
+    appId: string,
+  ): Promise<PushAnswer> {
+    if (forward === undefined) return SUCCESS;
+    return forward.send({ appId, query: rawQuery, headers: forwardedHeaders, body }, spentMs());
+  }
+
+  return async (push) => {
+    const target = targetOf(push);
+    const {
+      result,
+      answer,
+      media = 0,
+    } = target === undefined ? unknownApp(push.appId ?? push.componentAppId) : await handle(push, target);
+    const appId = target === undefined ? undefined : appIdOf(target, result);
+    parts.observe?.({ result, status: answer.status, media, ...(appId === undefined ? {} : { appId }) });
+    return answer;
+  };
+}
+
+/** Whose signature counts: what else stands in an address is anybody's until a push to it is signed. */
+function signerOf(target: Target): string {
+  return target.component?.appId ?? target.appId;
+}
+
+function appIdOf(target: Target, result: PushResult): string | undefined {
+  if (result === 'unknown-app') return undefined;
+  return result === 'refused' || result === 'verified' ? signerOf(target) : target.appId;
+}
