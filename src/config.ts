@@ -167,6 +167,18 @@ export const VARIABLES = {
     example: '32 hexadecimal digits',
     secret: true,
   }),
+  WEIXIN_PUSH_TOKEN: variable({
+    parse: (text) => (/^[A-Za-z0-9]{3,32}$/.test(text) ? new Secret(text) : undefined),
+    expected: '3 to 32 letters and digits, the Token of the message push of WEIXIN_APP_ID',
+    example: 'the output of `openssl rand -hex 16`',
+    secret: true,
+  }),
+  WEIXIN_PUSH_AES_KEY: variable({
+    parse: (text) => (/^[A-Za-z0-9]{43}$/.test(text) ? new Secret(text) : undefined),
+    expected: '43 letters and digits, the EncodingAESKey of the message push of WEIXIN_APP_ID',
+    example: 'what the WeChat console shows',
+    secret: true,
+  }),
   WEIXIN_ACCOUNTS_FILE: variable({ parse: filePath, expected: 'the path of a JSON file', example: './accounts.json' }),
   WEIXIN_API_BASE_URL: variable({
     parse: urlList,
@@ -402,8 +414,13 @@ function readAccounts(
     mistakes.push(missing('WEIXIN_APP_SECRET', VARIABLES.WEIXIN_APP_SECRET.expected));
   if (secret !== undefined && !env['WEIXIN_APP_ID'])
     mistakes.push(missing('WEIXIN_APP_ID', VARIABLES.WEIXIN_APP_ID.expected));
+  const push = readPush(read, mistakes);
+  if (push !== undefined && secret === undefined && !env['WEIXIN_APP_ID'])
+    mistakes.push(missing('WEIXIN_APP_ID', `${VARIABLES.WEIXIN_APP_ID.expected}, since there is a WEIXIN_PUSH_TOKEN`));
   const single: Account[] =
-    appId === undefined || secret === undefined ? [] : [{ appId, credential: { type: 'stable_token', secret } }];
+    appId === undefined || secret === undefined
+      ? []
+      : [{ appId, credential: { type: 'stable_token', secret }, ...(push === undefined ? {} : { push }) }];
   if (path === undefined) return { accounts: single, components: [], envNames: [] };
 
   const file = readAccountsFile(path, env);
@@ -422,6 +439,17 @@ function readAccounts(
     });
   }
   return { accounts: [...single, ...file.accounts], components: file.components, envNames: file.envNames };
+}
+
+/** How pushes of the one account are known; `undefined` where none are expected. */
+function readPush(read: Read, mistakes: ConfigMistake[]): Account['push'] {
+  const token = read('WEIXIN_PUSH_TOKEN');
+  const encodingAesKey = read('WEIXIN_PUSH_AES_KEY');
+  if (encodingAesKey !== undefined && token === undefined)
+    mistakes.push(missing('WEIXIN_PUSH_TOKEN', `${VARIABLES.WEIXIN_PUSH_TOKEN.expected}, since there is a key`));
+  if (token === undefined) return undefined;
+  const settings = { token, mustBeEncrypted: false, ...(encodingAesKey === undefined ? {} : { encodingAesKey }) };
+  return { type: 'signed', settings };
 }
 
 function readOpenIdPolicy(env: Environment, read: Read, mistakes: ConfigMistake[]): OpenIdPolicy {

@@ -181,6 +181,8 @@ describe('what is refused', () => {
     ['ARCHIVE_OPEN_ID', ['HMAC', 'yes', 'sha256']],
     ['S3_FORCE_PATH_STYLE', ['1', 'yes', 'TRUE']],
     ['WEIXIN_APP_ID', ['wx123', 'WX0123456789abcdef', 'wx0123456789ABCDEF', `${APP_ID} `]],
+    ['WEIXIN_PUSH_TOKEN', ['ab', 'a-b', 'a'.repeat(33)]],
+    ['WEIXIN_PUSH_AES_KEY', ['a'.repeat(42), 'a'.repeat(44), `${'a'.repeat(42)}=`]],
     ['WEIXIN_API_BASE_URL', ['api.weixin.qq.com', 'ftp://api.weixin.qq.com', 'https://a,', ',']],
     ['WEIXIN_FORWARD_URL', ['bot:3000']],
     ['WEIXIN_DOWNLOAD_ALLOW_HOSTS', ['*.example.com', 'http://a', 'a/b', 'a,', '10.0.0.0/8']],
@@ -308,6 +310,16 @@ describe('names that nobody knows', () => {
     expect(mistake?.expected).not.toContain('did you mean');
   });
 
+  test('the push of the one account belongs to it, and its key to its token', () => {
+    const key = 'k'.repeat(43);
+    const { accounts } = loadConfig({ ...GOOD, WEIXIN_PUSH_TOKEN: 'token', WEIXIN_PUSH_AES_KEY: key });
+    const push = accounts[0]?.push;
+    expect(push?.type === 'signed' && push.settings.encodingAesKey?.reveal()).toBe(key);
+    expect(loadConfig(GOOD).accounts[0]).not.toHaveProperty('push');
+    expect(namesOf({ ...GOOD, WEIXIN_PUSH_AES_KEY: key })).toEqual(['WEIXIN_PUSH_TOKEN']);
+    expect(namesOf({ WEIXIN_PUSH_TOKEN: 'token' })).toEqual(['WEIXIN_APP_ID']);
+  });
+
   test('the value behind an unknown name is not shown: it may be a secret that was misspelt', () => {
     expect(inspect(errorOf({ WEIXIN_APP_SECRT: APP_SECRET }), { depth: 9 })).not.toContain(APP_SECRET);
   });
@@ -351,7 +363,13 @@ describe('secrets', () => {
 
   test('no wrong value of a secret variable is ever printed', () => {
     const secretNames = Object.entries(VARIABLES).flatMap(([name, { secret }]) => (secret === true ? [name] : []));
-    expect(secretNames.toSorted()).toEqual(['ARCHIVE_OPEN_ID_KEY', 'REDIS_URL', 'WEIXIN_APP_SECRET']);
+    expect(secretNames.toSorted()).toEqual([
+      'ARCHIVE_OPEN_ID_KEY',
+      'REDIS_URL',
+      'WEIXIN_APP_SECRET',
+      'WEIXIN_PUSH_AES_KEY',
+      'WEIXIN_PUSH_TOKEN',
+    ]);
     const marked = fc.string({ maxLength: 10 }).map((text) => `s3cr${text}`);
     fc.assert(
       fc.property(fc.constantFrom(...secretNames), marked, (name, value) => {
