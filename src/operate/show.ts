@@ -5,6 +5,7 @@ import { deadlineOf } from '../media/deadline.ts';
 import { mediaJobId } from '../media/media-job.ts';
 import type { Gate } from '../queue/gates.ts';
 import { laneOf, type PeekedJob } from '../queue/lane.ts';
+import { LANE_STATES } from '../queue/media-status.ts';
 import { parseStoredJob } from '../queue/stored-job.ts';
 import { iso, MINUTE } from '../time.ts';
 import { CommandError, EXIT } from './command-error.ts';
@@ -22,15 +23,6 @@ import {
 } from './media-story.ts';
 import { type OpenQueue, type OpenStore, openQueue, openStore } from './open-queue.ts';
 import { byteCount, fields, type Output } from './output.ts';
-
-/** BullMQ's states in our words. */
-const STATES: Readonly<Record<string, string>> = {
-  prioritized: 'waiting',
-  waiting: 'waiting',
-  wait: 'waiting',
-  delayed: 'delayed',
-  active: 'active',
-};
 
 const BUCKET_TIMEOUT_MS = MINUTE;
 
@@ -97,7 +89,7 @@ async function knownToQueue(desk: Desk, name: MediaName): Promise<Known | undefi
 }
 
 function aboutJob({ mediaTtlMs, now }: Desk, name: MediaName, job: PeekedJob, gate: Gate | undefined): Known {
-  const state = STATES[job.state] ?? job.state;
+  const state = LANE_STATES[job.state] ?? job.state;
   const parsed = parseStoredJob(job.data);
   const next = job.dueAt === undefined ? {} : { nextTryAt: iso(job.dueAt) };
   const closed =
