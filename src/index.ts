@@ -6,11 +6,13 @@
 
 import { orAbort } from './abort.ts';
 import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
-import { type MediaJob, parseMediaJob } from './media/media-job.ts';
+import { describeIssue, type MediaJob, type MediaVariant, mediaJobSchema, parseMediaJob } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
+import { createMediaStatusReader, type MediaStatus } from './queue/media-status.ts';
 import { openLanes } from './queue/open-lanes.ts';
-import { closeRedis, connectRedis, type RedisConfig, untilReady } from './redis/connect.ts';
+import { isCluster, mistakeOfConnection } from './redis/borrowed-redis.ts';
+import { closeRedis, connectRedis, type RedisClient, type RedisConfig, untilReady } from './redis/connect.ts';
 import { createFleetClock } from './redis/fleet-clock.ts';
 import { redisKeys } from './redis/keys.ts';
 import { parseRedisUrl } from './redis/redis-url.ts';
@@ -19,7 +21,7 @@ import { elapsed, MINUTE, SECOND } from './time.ts';
 
 export type { MediaKind } from './media/kind.ts';
 export { type MessageMediaOptions, mediaJobsFromMessage, type WeixinMessage } from './media/message-media.ts';
-export type { Admission, MediaJob, RejectedJob };
+export type { Admission, MediaJob, MediaStatus, MediaVariant, RejectedJob };
 
 /** Where a Sentinel or a node of a Cluster listens. */
 export interface RedisNode {
@@ -28,6 +30,15 @@ export interface RedisNode {
 }
 
 export interface MediaProducerOptions {
+  /**
+   * A `Redis` or `Cluster` of ioredis that the caller has opened, in place of `redisUrl`, `sentinels` and `clusterNodes`.
+   *
+   * Whatever its settings are, calls end in time; what was sent may still be carried out when Redis is back, which is
+   * harmless. Refused are those that BullMQ can't work with: `keyPrefix`, `stringNumbers`, `replyMapping: 'resp3'`.
+   * `close` leaves it open. Its errors are told by itself, not to `onError`. With `waitReplicas`, other commands on it
+   * wait too, up to a second.
+   */
+  readonly connection?: RedisClient;
   /**
    * redis:// or rediss://, as the worker's REDIS_URL. With `sentinels` or `clusterNodes` only its user, password,
    * database and TLS count, and it may be absent.
@@ -72,7 +83,14 @@ export interface MediaProducer {
    * @throws QueueUnavailableError as above; some may be queued by then, and repeating the call is harmless.
    */
   enqueueMany(jobs: readonly unknown[]): Promise<Admission>;
-  /** Closes the connection. */
+  /**
+   * Tells where a media is, as far as Redis knows; the bucket is not asked.
+   *
+   * @throws TypeError when these are no ids.
+   * @throws QueueUnavailableError when Redis does not tell in time.
+   */
+  status(appId: string, mediaId: string, options?: { readonly variant?: MediaVariant }): Promise<MediaStatus>;
+  /** Takes no more calls, and closes the connection unless it is the caller's own. Ends also when Redis is away. */
   close(): Promise<void>;
 }
 
@@ -87,13 +105,16 @@ export class InvalidMediaJobError extends Error {
   }
 }
 
-/** Redis did not take the job in time. The same job may be handed in again without harm. */
+/** Redis did not take the job, or did not answer, in time. The same job may be handed in again without harm. */
 export class QueueUnavailableError extends Error {
   override readonly name = 'QueueUnavailableError';
 }
 
 const DEFAULT_TIMEOUT_MS = 2 * SECOND;
 const SYNC_EVERY_MS = MINUTE;
+const DEFAULT_PREFIX = '{weixin-media}';
+/** What a media goes by. */
+const mediaNameSchema = mediaJobSchema.pick({ appId: true, mediaId: true, variant: true });
 
 /**
  * Opens a producer. Returns at once and connects in the background.
@@ -102,42 +123,63 @@ const SYNC_EVERY_MS = MINUTE;
  */
 export function createMediaProducer(options: MediaProducerOptions): MediaProducer {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const config = redisConfigOf(options);
-  const { prefix } = config;
-  const redis = connectRedis(config, 'hasty', 'weixin-media:producer', options.onError ?? (() => undefined));
+  const mediaTtlMs = options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS;
+  const { redis, prefix, waitReplicas, disconnect } = openRedis(options);
+  const closing = new AbortController();
   const clock = createFleetClock(redis, elapsed, Date.now);
   /** By the stopwatch. */
   let syncedAt = Number.NEGATIVE_INFINITY;
   /** How far the system clock was ahead of the stopwatch then: one of them stands still in a process that is suspended. */
   let syncedDriftMs = 0;
   const lanes = openLanes(redis, prefix, { lockMs: MINUTE, rescueEveryMs: MINUTE });
+  const keys = redisKeys(prefix);
   const openId: OpenIdPolicy =
     options.openIdKey === undefined ? { type: 'none' } : { type: 'hmac', key: new Secret(options.openIdKey) };
   const door = createDoor({
     redis,
-    keys: redisKeys(prefix),
+    keys,
     lanes,
     openId,
-    waitReplicas: config.waitReplicas ?? 0,
-    mediaTtlMs: options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS,
+    waitReplicas,
+    mediaTtlMs,
     now: clock.now,
     ...(options.appIds === undefined ? {} : { apps: new Set(options.appIds) }),
   });
+  const readStatus = createMediaStatusReader({ redis, keys, lanes, mediaTtlMs, now: clock.now });
+  let mayBeDeaf = false;
+  let listening: Promise<void> | undefined;
 
-  async function enqueueMany(jobs: readonly unknown[]): Promise<Admission> {
+  /** Asks Redis something, within the time that a call has. */
+  async function ask<T>(question: (limit: AbortSignal) => Promise<T>, refused: string): Promise<T> {
     const limit = AbortSignal.timeout(timeoutMs);
     try {
-      await untilReady(redis, limit);
-      await orAbort(syncClock(), limit);
-      return await orAbort(door.admit(jobs), limit);
+      await orAbort(untilListening(), limit);
+      return await orAbort(question(limit), limit);
     } catch (error) {
-      throw new QueueUnavailableError(
-        limit.aborted ? `Redis did not answer within ${timeoutMs} ms` : 'Redis did not take the job',
-        {
-          cause: error,
-        },
-      );
+      mayBeDeaf ||= limit.aborted;
+      const message = limit.aborted ? `Redis did not answer within ${timeoutMs} ms` : refused;
+      throw new QueueUnavailableError(message, { cause: error });
     }
+  }
+
+  /**
+   * Resolves when Redis can be asked. One wait for all calls, and nothing else is sent meanwhile: what a connection holds
+   * for a Redis that is away or deaf would know no bounds, whatever its settings are.
+   */
+  function untilListening(): Promise<void> {
+    listening ??= listen().finally(() => {
+      listening = undefined;
+    });
+    return listening;
+  }
+
+  async function listen(): Promise<void> {
+    closing.signal.throwIfAborted();
+    await untilReady(redis, closing.signal);
+    if (!mayBeDeaf) return;
+    // A connection that breaks, or a Redis that refuses, is told by what follows.
+    await orAbort(redis.ping(), closing.signal).catch(() => undefined);
+    mayBeDeaf = false;
   }
 
   /** A clock of our own that is behind would take fresh media for some of the future. */
@@ -153,6 +195,14 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
     }
   }
 
+  async function enqueueMany(jobs: readonly unknown[]): Promise<Admission> {
+    const admit = async (limit: AbortSignal): Promise<Admission> => {
+      await orAbort(syncClock(), limit);
+      return door.admit(jobs);
+    };
+    return ask(admit, 'Redis did not take the job');
+  }
+
   return {
     enqueueMany,
     enqueue: async (job) => {
@@ -165,15 +215,46 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
       if (mistake !== undefined) throw new InvalidMediaJobError(mistake.mistakes);
       return accepted === 1 ? 'accepted' : 'duplicate';
     },
+    status: async (appId, mediaId, { variant } = {}) => {
+      const name = mediaNameSchema.safeParse({ appId, mediaId, variant });
+      if (!name.success) throw new TypeError(name.error.issues.map(describeIssue).join('; '));
+      return ask(() => readStatus(name.data), 'Redis did not tell');
+    },
     close: async () => {
-      await lanes.close().catch(() => undefined);
-      await closeRedis(redis);
+      closing.abort(new Error('the producer has been closed'));
+      await orAbort(lanes.close(), AbortSignal.timeout(SECOND)).catch(() => undefined);
+      await disconnect();
     },
   };
 }
 
+interface OpenedRedis {
+  readonly redis: RedisClient;
+  readonly prefix: string;
+  readonly waitReplicas: number;
+  readonly disconnect: () => Promise<void>;
+}
+
+function openRedis(options: MediaProducerOptions): OpenedRedis {
+  const { connection, onError = () => undefined } = options;
+  if (connection === undefined) {
+    const config = redisConfigOf(options);
+    const redis = connectRedis(config, 'hasty', 'weixin-media:producer', onError);
+    const { prefix, waitReplicas = 0 } = config;
+    return { redis, prefix, waitReplicas, disconnect: () => closeRedis(redis) };
+  }
+  for (const name of ['redisUrl', 'sentinels', 'clusterNodes'] as const) {
+    if (options[name] !== undefined) throw new TypeError(`connection, ${name}: only one of them is expected`);
+  }
+  const mistake = mistakeOfConnection(connection);
+  if (mistake !== undefined) throw new TypeError(`connection: ${mistake}`);
+  const { prefix = DEFAULT_PREFIX, waitReplicas = 0 } = options;
+  checkForCluster(isCluster(connection), prefix, waitReplicas, 'the connection is a Cluster');
+  return { redis: connection, prefix, waitReplicas, disconnect: async () => undefined };
+}
+
 function redisConfigOf(options: MediaProducerOptions): RedisConfig {
-  const { redisUrl, sentinels, clusterNodes, sentinelMaster = 'mymaster', prefix = '{weixin-media}' } = options;
+  const { redisUrl, sentinels, clusterNodes, sentinelMaster = 'mymaster', prefix = DEFAULT_PREFIX } = options;
   const { waitReplicas = 0 } = options;
   if (sentinels !== undefined && clusterNodes !== undefined)
     throw new TypeError('sentinels, clusterNodes: only one of them is expected');
@@ -181,10 +262,7 @@ function redisConfigOf(options: MediaProducerOptions): RedisConfig {
     if (nodes !== undefined && !(Array.isArray(nodes) && nodes.length > 0 && nodes.every(isNode)))
       throw new TypeError(`${name}: a list of { host, port } is expected`);
   }
-  if (clusterNodes !== undefined && !/\{[^}]+\}/.test(prefix))
-    throw new TypeError('prefix: a hash tag in braces is expected, since there are clusterNodes');
-  if (!Number.isInteger(waitReplicas) || waitReplicas < 0 || (waitReplicas > 0 && clusterNodes !== undefined))
-    throw new TypeError('waitReplicas: a whole number is expected, 0 with clusterNodes');
+  checkForCluster(clusterNodes !== undefined, prefix, waitReplicas, 'there are clusterNodes');
   // Without an address there is no user and no password either.
   const url = parseRedisUrl(redisUrl ?? (sentinels === undefined && clusterNodes === undefined ? '' : 'redis:///'));
   if (url === undefined) throw new TypeError('redisUrl: a redis:// or rediss:// address is expected');
@@ -196,6 +274,14 @@ function redisConfigOf(options: MediaProducerOptions): RedisConfig {
     ...(sentinels === undefined ? {} : { sentinels }),
     ...(clusterNodes === undefined ? {} : { clusterNodes }),
   };
+}
+
+/** @throws TypeError */
+function checkForCluster(isCluster: boolean, prefix: string, waitReplicas: number, why: string): void {
+  if (isCluster && !/\{[^}]+\}/.test(prefix))
+    throw new TypeError(`prefix: a hash tag in braces is expected, since ${why}`);
+  if (!Number.isInteger(waitReplicas) || waitReplicas < 0 || (waitReplicas > 0 && isCluster))
+    throw new TypeError('waitReplicas: a whole number is expected, 0 with a Cluster');
 }
 
 function isNode(node: Partial<RedisNode> | null | undefined): boolean {

@@ -156,7 +156,7 @@ const refused = new WeakMap<RedisClient, Error>();
 const seenReady = new WeakSet<RedisClient>();
 
 /**
- * Resolves when the connection is ready; rejects when `signal` aborts first.
+ * Resolves when the connection is ready; rejects when `signal` aborts first. A lazy connection is told to connect.
  *
  * @throws DatabaseRefusedError when the Redis is there but not the database of the address; Error when the connection has
  * been closed; the signal's reason.
@@ -173,6 +173,8 @@ export async function untilReady(client: RedisClient, signal: AbortSignal): Prom
   client.once('ready', resolve);
   client.once('end', onEnd);
   signal.addEventListener('abort', onAbort, { once: true });
+  // That it can't is told by its events.
+  if (client.status === 'wait') client.connect().catch(() => undefined);
   try {
     if (client.status === 'ready') resolve();
     if (client.status === 'end') onEnd();

@@ -95,3 +95,32 @@ export async function openOwnRedis({ appendOnly = true, ...more }: OwnRedisOptio
     },
   };
 }
+
+/** Starts a Redis that reads its data for longer than any test, and says so; resolves with its port. It ends with `parts`. */
+export async function startLoadingRedis(parts: AsyncDisposableStack): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'weixin-media-loading-'));
+  parts.defer(() => rm(directory, { recursive: true, force: true }));
+  const whole = { directory, appendOnly: false, arguments: ['--rdbcompression', 'no'] };
+  const server = await startRedisServer(inject('redisExecutable'), whole);
+  const client = connectRedis({ ...NOTHING, url: new Secret(server.url) }, 'patient', 'test', () => undefined);
+  const keys = client.pipeline();
+  for (let index = 0; index < 2_000; index += 1) keys.set(`key-${index}`, 'x'.repeat(2_000));
+  await keys.exec();
+  await client.save();
+  await closeRedis(client);
+  await server.stop();
+
+  const { port } = server;
+  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--rdbcompression', 'no'];
+  // A tenth of a second for each key, after which it answers.
+  const slow = ['--key-load-delay', '100000', '--loading-process-events-interval-bytes', '1024'];
+  const child = spawn(inject('redisExecutable'), [...flags, ...slow], { stdio: 'ignore' });
+  const ended = once(child, 'exit');
+  parts.defer(async () => {
+    child.kill('SIGKILL');
+    await ended;
+  });
+  return port;
+}
+
+const NOTHING = { prefix: '', sentinelMaster: '' };
