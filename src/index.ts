@@ -196,6 +196,8 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
   }
 
   async function enqueueMany(jobs: readonly unknown[]): Promise<Admission> {
+    // A message without media needs no Redis.
+    if (jobs.length === 0) return { accepted: 0, duplicates: 0, rejected: [] };
     const admit = async (limit: AbortSignal): Promise<Admission> => {
       await orAbort(syncClock(), limit);
       return door.admit(jobs);

@@ -361,7 +361,12 @@ test('importing the producer does nothing, and loads neither the AWS SDK nor und
   });
   const { urls, names } = JSON.parse(stdout) as { urls: string[]; names: string[] };
   expect(stderr).toBe('');
-  expect(names.toSorted()).toEqual(['InvalidMediaJobError', 'QueueUnavailableError', 'createMediaProducer']);
+  expect(names.toSorted()).toEqual([
+    'InvalidMediaJobError',
+    'QueueUnavailableError',
+    'createMediaProducer',
+    'mediaJobsFromMessage',
+  ]);
   expect(urls.filter((url) => /\/ioredis\/built\/index\.js$/.test(url))).toHaveLength(1);
   const packages = new Set(urls.flatMap((url) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url)?.[1] ?? []));
   expect([...packages]).toEqual(expect.arrayContaining(['bullmq', 'ioredis', 'zod']));
