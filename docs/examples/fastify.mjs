@@ -1,0 +1,66 @@
+// Queues the media of the messages that users send to a WeChat account, in Fastify: the message push in plaintext mode.
+//
+//   npm i weixin-media-archiver fastify fast-xml-parser
+//   APP_ID=wx… PUSH_TOKEN=… node fastify.mjs
+//
+// Then make https://…/weixin the address of the push, through whatever ends TLS before it.
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { XMLParser } from 'fast-xml-parser';
+import { fastify } from 'fastify';
+import { createMediaProducer, mediaJobsFromMessage, QueueUnavailableError } from 'weixin-media-archiver';
+
+const { APP_ID, PUSH_TOKEN, REDIS_URL = 'redis://127.0.0.1:6379', HOST = '127.0.0.1', PORT = '8000' } = process.env;
+if (!APP_ID || !PUSH_TOKEN) throw new Error('APP_ID and PUSH_TOKEN are needed');
+
+const producer = createMediaProducer({ redisUrl: REDIS_URL, appIds: [APP_ID] });
+// All values stay texts: a MsgId has more digits than a number holds. No entities: WeChat sends CDATA.
+const parser = new XMLParser({ parseTagValue: false, processEntities: false });
+
+/** True for whoever knows the token of the push. */
+function isSigned({ signature, timestamp, nonce }) {
+  const expected = createHash('sha1').update([PUSH_TOKEN, timestamp, nonce].sort().join('')).digest('hex');
+  const [given, ours] = [Buffer.from(String(signature)), Buffer.from(expected)];
+  return given.length === ours.length && timingSafeEqual(given, ours);
+}
+
+/** Queues the media of a message. Returns the status to answer with: WeChat pushes again what is not a 200. */
+async function take(xml) {
+  const message = parser.parse(xml).xml;
+  if (message?.MsgType === undefined) {
+    console.error('that was no message: is the push in plaintext mode?');
+    return 400;
+  }
+  try {
+    const { rejected } = await producer.enqueueMany(mediaJobsFromMessage(message, { appId: APP_ID }));
+    // Pushed again they would be no better.
+    for (const { mistakes } of rejected) console.error(`no media job in message ${message.MsgId}:`, mistakes);
+    return 200;
+  } catch (error) {
+    if (!(error instanceof QueueUnavailableError)) throw error;
+    console.error(error.message);
+    return 503;
+  }
+}
+
+const app = fastify({ bodyLimit: 64 * 1024 });
+
+app.removeAllContentTypeParsers();
+app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body));
+
+app.addHook('onRequest', async (request, reply) => {
+  if (!isSigned(request.query)) return reply.code(403).send();
+});
+
+app.get('/weixin', async (request, reply) => reply.type('text/plain').send(String(request.query.echostr)));
+
+app.post('/weixin', async (request, reply) => {
+  const status = await take(request.body ?? '');
+  return reply
+    .code(status)
+    .type('text/plain')
+    .send(status === 200 ? 'success' : '');
+});
+
+app.addHook('onClose', () => producer.close());
+await app.listen({ port: Number(PORT), host: HOST });
+process.once('SIGTERM', () => app.close());
