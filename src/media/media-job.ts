@@ -21,6 +21,8 @@ export const mediaIdSchema = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,256}$/, 'a media_id is 1 to 256 characters of A-Z, a-z, 0-9, "_" and "-"');
 
+export const MAX_LABELS = 16;
+
 const labelsSchema = z
   .unknown()
   // A record would drop this one name without a word.
@@ -33,7 +35,7 @@ const labelsSchema = z
           : undefined,
     }),
   )
-  .refine((labels) => Object.keys(labels).length <= 16, 'at most 16 labels');
+  .refine((labels) => Object.keys(labels).length <= MAX_LABELS, `at most ${MAX_LABELS} labels`);
 
 /**
  * The wish to archive one media: what producers enqueue and workers run. Version 1 of the contract.
