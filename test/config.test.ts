@@ -6,7 +6,12 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ConfigError, type ConfigMistake, type ConfigNeed, loadConfig, VARIABLES } from '../src/config.ts';
 import { Secret } from '../src/secret.ts';
-import type { Account } from '../src/weixin/credentials/account.ts';
+import type {
+  Account,
+  AuthorizerCredential,
+  Credential,
+  ExternalCredential,
+} from '../src/weixin/credentials/account.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from './support/jobs.ts';
 
 type Env = Record<string, string>;
@@ -440,7 +445,7 @@ describe('the accounts file', () => {
   test.each([
     ['is not there', undefined, /ENOENT/],
     ['is no JSON', `{"secret": "${INLINE}"`, /JSON/],
-    ['is another document', [INLINE], /expected object/],
+    ['is another document', [INLINE], /: file: .*expected object/],
     [
       'has a secret inline',
       account({ credential: { type: 'stable_token', secret: INLINE } }),
@@ -478,6 +483,152 @@ describe('the accounts file', () => {
     expect(mistakes[0]?.expected).toMatch(expected);
     expect(JSON.stringify(mistakes)).not.toContain(INLINE);
     expect(JSON.stringify(mistakes)).not.toContain(APP_SECRET);
+  });
+
+  const cloud = (fields: object): object => account({ credential: { type: 'cloud', ...fields } });
+  const service = (fields: object): object =>
+    account({ credential: { type: 'external', url: 'https://tokens.internal/wx', ...fields } });
+  const components = [
+    {
+      appId: OTHER_APP_ID,
+      secret: { env: 'S' },
+      push: { token: { env: 'S' }, encodingAesKey: { env: 'AES_KEY' } },
+    },
+  ];
+  const env = { S: APP_SECRET, AES_KEY: 'a'.repeat(43), TWO_LINES: `${APP_SECRET}\n${APP_SECRET}` };
+
+  function credentialOf(content: object): Credential | undefined {
+    return loadConfig({ WEIXIN_ACCOUNTS_FILE: fileOf(content), ...env }, ['accounts']).accounts[0]?.credential;
+  }
+
+  test('a token service has a path of its own by default, secrets in headers, and may be told', () => {
+    expect(credentialOf(service({}))).toEqual({
+      type: 'external',
+      source: { url: new URL('https://tokens.internal/wx'), headers: {}, path: ['access_token'] },
+    });
+    const invalidate = { url: 'https://tokens.internal/wx/invalid' };
+    const headers = { Authorization: { env: 'S' }, 'X-Team': 'archive' };
+    const full = credentialOf(service({ headers, path: 'data.access_token', invalidate }));
+    expect(full).toMatchObject({
+      source: { path: ['data', 'access_token'], invalidate: { url: new URL(invalidate.url), method: 'POST' } },
+    });
+    const { source } = full as ExternalCredential;
+    const shown = 'headers' in source ? source.headers : {};
+    expect(Object.entries(shown).map(([name, value]) => [name, value.reveal()])).toEqual([
+      ['authorization', APP_SECRET],
+      ['x-team', 'archive'],
+    ]);
+    expect(inspect(full, { depth: 9 })).not.toContain(APP_SECRET);
+  });
+
+  test.each([
+    ['a plain string', {}, { redisKey: 'wx:token' }],
+    ['JSON', { path: 'token' }, { redisKey: 'wx:token', path: ['token'] }],
+  ])('a token may lie in Redis as %s', (_what, fields, source) => {
+    const content = account({ credential: { type: 'external', redisKey: 'wx:token', ...fields } });
+    expect(credentialOf(content)).toEqual({ type: 'external', source });
+  });
+
+  test('Cloud Run names the app where several share an environment, and reads the token where WeChat puts it', () => {
+    const tokenFile = '/.tencentcloudbase/wx/cloudbase_access_token';
+    const alone = { type: 'cloud', mode: 'sidecar', namesApp: false, tokenFile };
+    expect(credentialOf(cloud({ mode: 'sidecar' }))).toEqual(alone);
+    expect(credentialOf(cloud({ mode: 'sidecar', fromAppId: true }))).toEqual({ ...alone, namesApp: true });
+    expect(credentialOf(cloud({ mode: 'token-file', tokenFile: './token' }))).toMatchObject({ tokenFile: './token' });
+    const two = [APP_ID, OTHER_APP_ID].map((appId, index) => ({
+      appId,
+      credential: { type: 'cloud', mode: 'token-file', ...(index === 0 ? {} : { fromAppId: false }) },
+    }));
+    const { accounts } = loadConfig({ WEIXIN_ACCOUNTS_FILE: fileOf({ accounts: two }) });
+    expect(accounts.map(({ credential }) => credential.type === 'cloud' && credential.namesApp)).toEqual([true, false]);
+  });
+
+  test('an authorizer has its platform, and a refresh token only where one was had elsewhere', () => {
+    const credential = { type: 'authorizer', component: OTHER_APP_ID };
+    const file = (fields: object): object => ({ ...account({ credential: { ...credential, ...fields } }), components });
+    const known = credentialOf(file({ refreshToken: { env: 'S' } })) as AuthorizerCredential;
+    expect(known.component).toMatchObject({ appId: OTHER_APP_ID, push: { mustBeEncrypted: true } });
+    expect(known.refreshToken?.reveal()).toBe(APP_SECRET);
+    expect(credentialOf(file({}))).not.toHaveProperty('refreshToken');
+  });
+
+  const signed = (fields: object): object =>
+    account({ credential: { type: 'token', secret: { env: 'S' } }, push: { token: { env: 'S' }, ...fields } });
+
+  test.each([
+    ['in plaintext', {}, false],
+    ['with a key, but not always encrypted', { encodingAesKey: { env: 'AES_KEY' } }, false],
+    ['always encrypted', { encodingAesKey: { env: 'AES_KEY' }, mode: 'safe' }, true],
+  ])('pushes may be signed, %s', (_what, fields, mustBeEncrypted) => {
+    const { accounts } = loadConfig({ WEIXIN_ACCOUNTS_FILE: fileOf(signed(fields)), ...env });
+    expect(accounts[0]?.push).toMatchObject({ type: 'signed', settings: { mustBeEncrypted } });
+  });
+
+  test('pushes of Cloud Run are not signed', () => {
+    const content = cloud({ mode: 'sidecar' }) as { accounts: object[] };
+    const accounts = content.accounts.map((one) => ({ ...one, push: { cloud: true } }));
+    expect(loadConfig({ WEIXIN_ACCOUNTS_FILE: fileOf({ accounts }) }).accounts[0]?.push).toEqual({ type: 'cloud' });
+  });
+
+  test.each([
+    ['a token service and a key in Redis', service({ redisKey: 'x' }), /either url or redisKey/],
+    ['neither of them', account({ credential: { type: 'external' } }), /either url or redisKey/],
+    ['headers for Redis', account({ credential: { type: 'external', redisKey: 'x', headers: {} } }), /belong to url/],
+    ['an address that is none', service({ url: `tokens/${INLINE}` }), /url: an http:\/\/ or https:\/\/ address/],
+    ['another protocol', service({ url: `ftp://${INLINE}` }), /url: an http:\/\/ or https:\/\/ address/],
+    ['a secret in the address', service({ url: `https://a/?x=1&api_key=${INLINE}` }), /url: .*put that into headers/],
+    ['a password in the address', service({ url: `https://user:${INLINE}@a/` }), /url: .*put that into headers/],
+    [
+      'a secret in the other address',
+      service({ invalidate: { url: `https://a/?Signature=${INLINE}` } }),
+      /invalidate\.url: .*put that into headers/,
+    ],
+    ['a secret in a header', service({ headers: { 'X-Api-Key': INLINE } }), /headers: .*never the value itself/],
+    ['a header that is neither', service({ headers: { 'X-A': 7 } }), /headers\.X-A: .*never the value itself/],
+    ['a header that is none', service({ headers: { 'X A': 'x' } }), /headers: names of headers/],
+    ['a header of the connection', service({ headers: { Connection: 'close' } }), /headers: names of headers/],
+    ['a header twice', service({ headers: { 'X-A': 'x', 'x-a': 'y' } }), /headers: names of headers/],
+    ['a header of two lines', service({ headers: { 'X-A': { env: 'TWO_LINES' } } }), /headers\.X-A: .*one line/],
+    ['an empty path', service({ path: 'data..token' }), /path: names separated by dots/],
+    ['a method that is none', service({ invalidate: { url: 'https://a', method: 'HEAD' } }), /invalidate\.method/],
+    ['no mode', cloud({}), /a mode is "sidecar" or "token-file"/],
+    ['a token file for the sidecar', cloud({ mode: 'sidecar', tokenFile: 'x' }), /belongs to the mode token-file/],
+    [
+      'a platform that is not there',
+      account({ credential: { type: 'authorizer', component: OTHER_APP_ID } }),
+      /component: wxfedcba9876543210 is not among the components/,
+    ],
+    [
+      'an app that is a platform too',
+      { accounts: [{ appId: OTHER_APP_ID, credential: { type: 'token', secret: { env: 'S' } } }], components },
+      /is there twice/,
+    ],
+    ['a push that is none', signed({ token: INLINE }), /push: a push is \{ "token", "encodingAesKey" \} by reference/],
+    ['a key of another length', signed({ encodingAesKey: { env: 'S' } }), /an EncodingAESKey is 43 characters/],
+    ['no key for encrypted pushes', signed({ mode: 'safe' }), /encodingAesKey: is missing, since the mode is safe/],
+  ])('%s is one mistake, without what it says', (_what, content, expected) => {
+    const mistakes = mistakesOf({ WEIXIN_ACCOUNTS_FILE: fileOf(content), ...env });
+    expect(mistakes).toHaveLength(1);
+    expect(mistakes[0]?.expected).toMatch(expected);
+    expect(JSON.stringify(mistakes)).not.toContain(INLINE);
+    expect(JSON.stringify(mistakes)).not.toContain(APP_SECRET);
+  });
+
+  test('all mistakes about secrets are told at once', () => {
+    const accounts = [
+      { appId: APP_ID, credential: { type: 'token', secret: { env: 'NOT_SET' } } },
+      {
+        appId: OTHER_APP_ID,
+        credential: { type: 'token', secret: { env: 'S' } },
+        push: { token: { env: 'NOT_SET_EITHER' }, encodingAesKey: { env: 'S' } },
+      },
+    ];
+    const said = mistakesOf({ WEIXIN_ACCOUNTS_FILE: fileOf({ accounts }), ...env }).map(({ expected }) => expected);
+    expect(said.map((text) => /(NOT_SET\w*|EncodingAESKey)/.exec(text)?.[0])).toEqual([
+      'NOT_SET',
+      'EncodingAESKey',
+      'NOT_SET_EITHER',
+    ]);
   });
 
   test('an empty list of accounts is not enough for a worker', () => {

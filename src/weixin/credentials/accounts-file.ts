@@ -7,11 +7,11 @@ import type { Account, AccountPush, Component, Credential, PushSettings, TokenSe
 /** Where WeChat Cloud Run mounts the token of an environment. */
 const CLOUD_TOKEN_FILE = '/.tencentcloudbase/wx/cloudbase_access_token';
 
+const INLINE_SECRET = 'a secret is {"env": "NAME"} or {"file": "PATH"}, never the value itself';
+
 const secretReference = z.union(
   [z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })],
-  {
-    error: 'a secret is {"env": "NAME"} or {"file": "PATH"}, never the value itself',
-  },
+  { error: INLINE_SECRET },
 );
 
 type SecretReference = z.output<typeof secretReference>;
@@ -19,24 +19,53 @@ type SecretReference = z.output<typeof secretReference>;
 /** Names of headers whose value is a secret. */
 const SECRET_HEADER = /auth|cookie|key|pass|secret|sign|token/i;
 
+/** Names of query parameters whose value is one. */
+const SECRET_PARAMETER = /(auth|authorization|key|pass|passwd|password|pwd|secret|sig|sign|signature|token)$/i;
+
+/** What HTTP can carry. @see https://www.rfc-editor.org/rfc/rfc9110#section-5.5 */
+const HEADER_VALUE = /^[\t\u0020-\u007e\u0080-\u00ff]*$/;
+
+/** Of the connection, not of the question: the HTTP client sets them itself. */
+const HEADERS_OF_HTTP = new Set([
+  'connection',
+  'content-length',
+  'expect',
+  'keep-alive',
+  'transfer-encoding',
+  'upgrade',
+]);
+
 const httpUrl = z
   .string()
-  .refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), 'an http:// or https:// address')
-  .refine(
-    (text) => !/[?&](access_)?(token|key|secret|sign)=/i.test(text),
-    'an address without a secret in it: put that into headers',
-  );
+  .refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), {
+    error: 'an http:// or https:// address',
+    abort: true,
+  })
+  .refine((text) => !holdsSecret(new URL(text)), 'an address without a secret in it: put that into headers');
+
+function holdsSecret({ username, password, searchParams }: URL): boolean {
+  return username !== '' || password !== '' || [...searchParams.keys()].some((name) => SECRET_PARAMETER.test(name));
+}
 
 /** `data.access_token`: names, from the outside in. */
 const jsonPath = z.string().regex(/^[^.]+(\.[^.]+)*$/, 'names separated by dots, as data.access_token');
 
 const headersSchema = z
-  .record(z.string().regex(/^[A-Za-z0-9-]{1,64}$/, 'the name of a header'), z.union([secretReference, z.string()]))
+  .record(z.string(), z.union([secretReference, z.string()], { error: INLINE_SECRET }))
+  .refine((headers) => areHeaderNames(Object.keys(headers)), 'names of headers of your own, each once')
   .refine(
     (headers) =>
       Object.entries(headers).every(([name, value]) => typeof value !== 'string' || !SECRET_HEADER.test(name)),
-    'a secret is {"env": "NAME"} or {"file": "PATH"}, never the value itself',
+    INLINE_SECRET,
   );
+
+function areHeaderNames(names: readonly string[]): boolean {
+  const distinct = new Set(names.map((name) => name.toLowerCase()));
+  return (
+    distinct.size === names.length &&
+    names.every((name) => /^[A-Za-z0-9-]{1,64}$/.test(name) && !HEADERS_OF_HTTP.has(name.toLowerCase()))
+  );
+}
 
 const invalidateSchema = z.strictObject({
   url: httpUrl,
@@ -66,12 +95,17 @@ const credentialSchema = z.discriminatedUnion(
         ({ redisKey, headers, invalidate }) => redisKey === undefined || (headers ?? invalidate) === undefined,
         'headers and invalidate belong to url',
       ),
-    z.strictObject({
-      type: z.literal('cloud'),
-      mode: z.enum(['sidecar', 'token-file']),
-      fromAppId: z.boolean().optional(),
-      tokenFile: z.string().min(1).default(CLOUD_TOKEN_FILE),
-    }),
+    z
+      .strictObject({
+        type: z.literal('cloud'),
+        mode: z.enum(['sidecar', 'token-file'], { error: 'a mode is "sidecar" or "token-file"' }),
+        fromAppId: z.boolean().optional(),
+        tokenFile: z.string().min(1).optional(),
+      })
+      .refine(
+        ({ mode, tokenFile }) => mode === 'token-file' || tokenFile === undefined,
+        'tokenFile belongs to the mode token-file',
+      ),
   ],
   { error: 'a credential type is "stable_token", "token", "authorizer", "external" or "cloud"' },
 );
@@ -124,7 +158,7 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
     return { ...none, mistakes: [`can't be read as JSON (${nameOf(error)})`] };
   }
   const parsed = accountsFileSchema.safeParse(json);
-  if (!parsed.success) return { ...none, mistakes: parsed.error.issues.map(describeIssue) };
+  if (!parsed.success) return { ...none, mistakes: parsed.error.issues.map(describeMistake) };
 
   const mistakes: string[] = [];
   const envNames: string[] = [];
@@ -137,6 +171,12 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
     mistakes.push(`${place}: ${secret}`);
     return new Secret('');
   };
+  const headerAt = (place: string, value: SecretReference | string): Secret => {
+    const secret = typeof value === 'string' ? new Secret(value) : secretAt(place, value);
+    if (!HEADER_VALUE.test(secret.reveal()))
+      mistakes.push(`${place}: a value of a header is one line of Latin letters`);
+    return secret;
+  };
   const noteAppId = (place: string, appId: string): void => {
     if (appIds.has(appId)) mistakes.push(`${place}.appId: ${appId} is there twice`);
     appIds.add(appId);
@@ -144,7 +184,7 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
   const pushAt = (place: string, push: z.output<typeof signedPushSchema>): PushSettings => {
     const encodingAesKey =
       push.encodingAesKey === undefined ? undefined : secretAt(`${place}.encodingAesKey`, push.encodingAesKey);
-    if (encodingAesKey !== undefined && mistakes.length === 0 && !/^[A-Za-z0-9]{43}$/.test(encodingAesKey.reveal()))
+    if (encodingAesKey !== undefined && !/^([A-Za-z0-9]{43})?$/.test(encodingAesKey.reveal()))
       mistakes.push(`${place}.encodingAesKey: an EncodingAESKey is 43 characters of A-Z, a-z and 0-9`);
     if (encodingAesKey === undefined && push.mode !== undefined && push.mode !== 'plaintext')
       mistakes.push(`${place}.encodingAesKey: is missing, since the mode is ${push.mode}`);
@@ -191,7 +231,7 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
           };
         const headers = Object.entries(credential.headers ?? {}).map(([name, value]): [string, Secret] => [
           name.toLowerCase(),
-          typeof value === 'string' ? new Secret(value) : secretAt(`${place}.headers.${name}`, value),
+          headerAt(`${place}.headers.${name}`, value),
         ]);
         const { url = '', invalidate } = credential;
         const source: TokenService = {
@@ -203,7 +243,7 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
         return { type: 'external', source };
       }
       case 'cloud': {
-        const { mode, tokenFile, fromAppId } = credential;
+        const { mode, tokenFile = CLOUD_TOKEN_FILE, fromAppId } = credential;
         return { type: 'cloud', mode, tokenFile, namesApp: fromAppId ?? cloudApps > 1 };
       }
       default:
@@ -228,6 +268,11 @@ export function readAccountsFile(path: string, env: Readonly<Record<string, stri
     ? { accounts: [], components: [], mistakes, envNames }
     : { accounts, components, mistakes, envNames };
 }
+
+function describeMistake({ path, message }: z.core.$ZodIssue): string {
+  return describeIssue({ path: path.length === 0 ? ['file'] : path, message });
+}
+
 /** Returns the secret, or what is wrong with the reference. */
 function readSecret(reference: SecretReference, env: Readonly<Record<string, string | undefined>>): Secret | string {
   if ('env' in reference) {
