@@ -46,7 +46,7 @@ export const FAILURES = {
   },
   'cloud-call-not-ready': {
     action: 'retry',
-    hint: 'The WeChat Cloud Run open-interface service is not ready yet; it takes a few minutes after start.',
+    hint: 'The open-interface service of WeChat Cloud Run is off, or not ready: it takes a few minutes after start, as does its token file.',
   },
 
   // WeChat, per app: the gate closes
@@ -103,7 +103,7 @@ export const FAILURES = {
   },
   'cloud-call-misconfigured': {
     action: 'wait',
-    hint: 'WeChat Cloud Run refuses /cgi-bin/media/get: allow the path in its console and deploy a new version.',
+    hint: 'WeChat Cloud Run refuses /cgi-bin/media/get: allow the path in its console (WeChat token) and deploy a new version.',
   },
 
   // the media itself

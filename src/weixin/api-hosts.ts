@@ -5,6 +5,8 @@ const AVOID_MS = 5 * MINUTE;
 
 /** The official hosts of the API, in the order of preference. Requests go to the first that is not avoided. */
 export interface ApiHosts {
+  /** The first, whatever has become of it. */
+  readonly preferred: URL;
   /** The host to use now. When all are avoided, the one that has been longest. */
   current(): URL;
   /** Takes note that a host could not be reached. */
@@ -15,6 +17,7 @@ export interface ApiHosts {
 export function createApiHosts(hosts: readonly URL[], elapsed: Stopwatch): ApiHosts {
   const avoidedSince = new Map<string, number>();
   return {
+    preferred: hosts[0] as URL,
     current: () => {
       const byAge = hosts.toSorted((a, b) => age(b) - age(a));
       return hosts.find((host) => age(host) >= AVOID_MS) ?? (byAge[0] as URL);

@@ -117,16 +117,30 @@ export const COMPONENT_ERROR_CODES = {
 } as const satisfies Record<number, ErrorCodeRow>;
 
 /**
- * Who answered the code: media/get, an endpoint that issues an app's token by its own secret, one of a platform, or the
- * one that issues a platform's token by its secret.
+ * Where calls in WeChat Cloud Run mean something else by the same number.
+ *
+ * @see https://developers.weixin.qq.com/minigame/dev/wxcloudrun/src/guide/weixin/faq.html
  */
-export type ErrorSource = 'media' | 'token' | 'component' | 'component-token';
+export const CLOUD_ERROR_CODES = {
+  // Nobody has added a token on the way.
+  41001: { failure: 'cloud-call-not-ready', meaning: 'access_token missing' },
+} as const satisfies Record<number, ErrorCodeRow>;
+
+/**
+ * Who answered the code: media/get, the same called in WeChat Cloud Run, an endpoint that issues an app's token by its own
+ * secret, one of a platform, or the one that issues a platform's token by its secret.
+ */
+export type ErrorSource = 'media' | 'cloud' | 'token' | 'component' | 'component-token';
 
 /** Returns our failure code for WeChat's `errcode`; a number no table knows is `unclassified`. */
 export function failureOfErrcode(errcode: number, source: ErrorSource): FailureCode {
   const general: Readonly<Record<number, ErrorCodeRow>> = MEDIA_ERROR_CODES;
   const row = general[errcode];
   if (source === 'media') return row?.failure ?? 'unclassified';
+  if (source === 'cloud') {
+    const ofCloud: Readonly<Record<number, ErrorCodeRow>> = CLOUD_ERROR_CODES;
+    return (ofCloud[errcode] ?? row)?.failure ?? 'unclassified';
+  }
   const special: Readonly<Record<number, ErrorCodeRow>> =
     source === 'token' ? TOKEN_ERROR_CODES : COMPONENT_ERROR_CODES;
   const code = special[errcode]?.failure;

@@ -2,7 +2,9 @@ import type { Dispatcher } from 'undici';
 import { timeLimit } from '../abort.ts';
 import { FailureError, type Result } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
-import type { Secret } from '../secret.ts';
+import { Secret } from '../secret.ts';
+import { ofCloudCall } from './cloud-failure.ts';
+import { type ApiAccess, addressOf } from './credentials/api-access.ts';
 import { decodeBody } from './decoded-body.ts';
 import { classifyHttpError, type WeixinTimeouts } from './http.ts';
 import { checkLength, type MediaBody, peekBody } from './media-body.ts';
@@ -13,9 +15,11 @@ export type Got =
   | { readonly type: 'media'; readonly body: MediaBody }
   | { readonly type: 'video-url'; readonly url: string };
 
+const NO_SECRET = new Secret('');
+
 export interface GetMediaRequest {
   readonly baseUrl: URL;
-  readonly token: Secret;
+  readonly access: ApiAccess;
   readonly job: Pick<MediaJob, 'mediaId' | 'variant' | 'kind'>;
   readonly dispatcher: Dispatcher;
   readonly timeouts: WeixinTimeouts;
@@ -30,16 +34,14 @@ export interface GetMediaRequest {
  * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_gethdvoice
  */
 export async function getMedia(request: GetMediaRequest, signal: AbortSignal): Promise<Result<Got>> {
-  const { baseUrl, token, job, dispatcher, timeouts, maxBytes } = request;
+  const { baseUrl, access, job, dispatcher, timeouts, maxBytes } = request;
   const limit = timeLimit(signal, timeouts.totalMs);
   const path = job.variant === 'hd-voice' ? '/cgi-bin/media/get/jssdk' : '/cgi-bin/media/get';
-  const query = new URLSearchParams({ access_token: token.reveal(), media_id: job.mediaId });
 
   let response: Dispatcher.ResponseData;
   try {
     response = await dispatcher.request({
-      origin: baseUrl.origin,
-      path: `${baseUrl.pathname.replace(/\/$/, '')}${path}?${query}`,
+      ...addressOf(access, baseUrl, path, { media_id: job.mediaId }),
       method: 'GET',
       headers: { accept: '*/*', 'accept-encoding': 'identity' },
       signal: limit.signal,
@@ -61,8 +63,9 @@ export async function getMedia(request: GetMediaRequest, signal: AbortSignal): P
     const { head, complete } = peeked;
     const reply = await classifyReply(
       { status: response.statusCode, headers: response.headers, head, complete },
-      token,
+      access.token?.value ?? NO_SECRET,
       job.kind,
+      access.source,
     );
     if (reply.type === 'media') {
       const { type: _type, ...facts } = reply;
@@ -75,7 +78,9 @@ export async function getMedia(request: GetMediaRequest, signal: AbortSignal): P
     }
     // What may be left of the answer is not worth a socket; one that has been read to its end keeps its own.
     peeked.discard();
-    return reply.type === 'failure' ? { ok: false, failure: reply.failure } : { ok: true, value: reply };
+    return reply.type === 'failure'
+      ? { ok: false, failure: ofCloudCall(reply.failure, access, response.headers) }
+      : { ok: true, value: reply };
   } catch (error) {
     if (error instanceof FailureError) return { ok: false, failure: error.failure };
     throw error;

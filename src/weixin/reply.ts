@@ -4,6 +4,7 @@ import { extensionOfDisposition, isMediaType, isTextType, mimeOf } from '../medi
 import { looksLikeMarkup, looksLikeText, SNIFF_BYTES, type SniffedType, sniffType } from '../media/sniff.ts';
 import { type Secret, withoutSecret } from '../secret.ts';
 import { textOf } from './decoded-body.ts';
+import type { ErrorSource } from './error-codes.ts';
 import { errcodeOf, failureOfReply, MAX_JSON_BYTES, parseWeixinJson, readable, startsLikeJson } from './error-reply.ts';
 
 /** What WeChat's HTTP answer turned out to be. The status says nothing: errors come as 200. */
@@ -42,16 +43,22 @@ export function bytesToClassify(head: Buffer): number {
  *
  * @param sent the token of the request, blotted out of every text that is kept.
  * @param kind what the producer says it is. A `file` may be a text.
+ * @param source whose words an errcode is taken for.
  * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_getmedia
  */
-export async function classifyReply(answer: HttpAnswer, sent: Secret, kind?: MediaKind): Promise<Reply> {
+export async function classifyReply(
+  answer: HttpAnswer,
+  sent: Secret,
+  kind?: MediaKind,
+  source: ErrorSource = 'media',
+): Promise<Reply> {
   const declaredType = mimeOf(textOf(answer.headers['content-type']));
   const disposition = textOf(answer.headers['content-disposition']);
   const { head, status } = answer;
 
   const json = answer.complete ? parseWeixinJson(head) : undefined;
   if (json !== undefined) {
-    const known = classifyJson(json, sent);
+    const known = classifyJson(json, sent, source);
     if (known !== undefined) return known;
   }
   if (status !== 200) return failed('weixin-bad-gateway', { httpStatus: status, detail: excerpt(head, sent) });
@@ -88,13 +95,13 @@ export async function classifyReply(answer: HttpAnswer, sent: Secret, kind?: Med
 }
 
 /** A JSON object is WeChat's only if it has a field that WeChat's have; `undefined` for any other. */
-function classifyJson(json: Readonly<Record<string, unknown>>, sent: Secret): Reply | undefined {
+function classifyJson(json: Readonly<Record<string, unknown>>, sent: Secret, source: ErrorSource): Reply | undefined {
   const url = json['video_url'];
   const errcode = errcodeOf(json);
   if (typeof url === 'string' && url !== '' && (errcode === undefined || errcode === 0))
     // The address may end up in a failure; WeChat's own never have the token in them.
     return { type: 'video-url', url: withoutSecret(url, sent) };
-  return 'errcode' in json ? { type: 'failure', failure: failureOfReply(json, 'media', sent) } : undefined;
+  return 'errcode' in json ? { type: 'failure', failure: failureOfReply(json, source, sent) } : undefined;
 }
 
 /** An error that is not JSON, because it was cut or something was written into or behind it, is still no media. */

@@ -4,8 +4,10 @@ import { type Failure, FailureError, type Result } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
 import { between, type Random, SECOND } from '../time.ts';
 import type { ApiHosts } from './api-hosts.ts';
+import { isUnlistedPath } from './cloud-failure.ts';
 import type { Account } from './credentials/account.ts';
 import type { AccountBook } from './credentials/account-book.ts';
+import { type ApiAccess, accessOf } from './credentials/api-access.ts';
 import { isBlip } from './credentials/api-call.ts';
 import type { TokenSource } from './credentials/issued-token.ts';
 import { notConfigured } from './credentials/token-source.ts';
@@ -80,7 +82,7 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
       const issued = await tokens.current(account, signal);
       if (!issued.ok) return issued;
       const { token, generation } = issued.value;
-      const got = await acrossBlips(job, token, signal);
+      const got = await acrossBlips(job, accessOf(account, token), signal);
       if (got.ok || got.failure.code !== 'token-rejected') return got;
       const refused = await tokens.reject(account, generation, signal);
       if (refused !== undefined) return { ok: false, failure: refused };
@@ -91,23 +93,21 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
     }
   }
 
-  async function acrossBlips(
-    job: MediaJob,
-    token: Parameters<typeof getMedia>[0]['token'],
-    signal: AbortSignal,
-  ): Promise<Result<Got>> {
+  async function acrossBlips(job: MediaJob, access: ApiAccess, signal: AbortSignal): Promise<Result<Got>> {
     const asked = new Set<URL>();
     async function tryOnce(attemptNumber: number): Promise<Got> {
-      const baseUrl = hosts.current();
+      // A sidecar stands in for the one host, and says nothing about it when it can't be reached.
+      const baseUrl = access.plainHttp ? hosts.preferred : hosts.current();
       asked.add(baseUrl);
       const dispatcher = attemptNumber === 1 ? http.pooled : http.fresh;
-      const got = await getMedia({ baseUrl, token, job, dispatcher, timeouts, maxBytes }, signal);
+      const got = await getMedia({ baseUrl, access, job, dispatcher, timeouts, maxBytes }, signal);
       if (got.ok) return got.value;
-      if (isOfHost(got.failure, attemptNumber)) hosts.unreachable(baseUrl);
+      if (!access.plainHttp && isOfHost(got.failure, attemptNumber)) hosts.unreachable(baseUrl);
       throw new FailureError(got.failure);
     }
     /** Silence lasts long: it is worth another try at a host that has not been silent yet. */
     function isWorthATry(failure: Failure): boolean {
+      if (access.plainHttp) return isBlip(failure) || isUnlistedPath(failure);
       return isBlip(failure) || (isSilence(failure) && !asked.has(hosts.current()));
     }
     try {

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FAILURES } from '../../src/failure.ts';
 import { createApiHosts } from '../../src/weixin/api-hosts.ts';
+import { accessOf } from '../../src/weixin/credentials/api-access.ts';
 import { requestToken } from '../../src/weixin/credentials/token-endpoint.ts';
 import {
+  CLOUD_ERROR_CODES,
   COMPONENT_ERROR_CODES,
   failureOfErrcode,
   MEDIA_ERROR_CODES,
@@ -28,7 +30,7 @@ describe('answered by media/get', () => {
       const baseUrl = new URL(bench.simulator.url);
       const request = {
         baseUrl,
-        token: await bench.token(),
+        access: accessOf(testAccount(), await bench.token()),
         job: { mediaId },
         dispatcher: bench.http.pooled,
         timeouts: TEST_TIMEOUTS,
@@ -114,7 +116,23 @@ describe('answered to a third-party platform', () => {
   });
 });
 
+describe('answered in WeChat Cloud Run', () => {
+  test.each(Object.keys(MEDIA_ERROR_CODES).map(Number))(
+    '%i is what its table says, or else what it always is',
+    (errcode) => {
+      const special: Readonly<Record<number, { failure: string } | undefined>> = CLOUD_ERROR_CODES;
+      expect(failureOfErrcode(errcode, 'cloud')).toBe(special[errcode]?.failure ?? failureOfErrcode(errcode, 'media'));
+    },
+  );
+
+  test('a missing token is one that nobody has added yet', () => {
+    expect(failureOfErrcode(41001, 'cloud')).toBe('cloud-call-not-ready');
+    expect(failureOfErrcode(41001, 'media')).toBe('token-rejected');
+  });
+});
+
 test('a code that no table knows is unclassified', () => {
   expect(failureOfErrcode(12_345, 'media')).toBe('unclassified');
   expect(failureOfErrcode(12_345, 'token')).toBe('unclassified');
+  expect(failureOfErrcode(12_345, 'cloud')).toBe('unclassified');
 });

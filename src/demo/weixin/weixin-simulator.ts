@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { nextMidnightInBeijing } from '../../queue/gate-rules.ts';
 import { type Clock, DAY, MINUTE } from '../../time.ts';
+import { type CloudRun, type CloudRunOptions, openCloudRun } from './cloud-run.ts';
 import { ComponentOffice } from './component-office.ts';
 import { type Fault, FaultBoard } from './fault.ts';
+import { readText, sendText, startLoopbackServer } from './loopback-server.ts';
 import { exactBytes, SAMPLE_FORMATS, type SampleFormat, sampleBytes } from './sample-media.ts';
 import { sendFault, sendMedia } from './send-answer.ts';
 import type { SimulatedMedia } from './simulated-media.ts';
@@ -69,7 +71,9 @@ export interface WeixinSimulator {
   rotateToken(appId: string, kind?: 'stable_token' | 'token'): void;
   /** Makes the tokens of an app issued from now on live so long. */
   setTokenLife(appId: string, lifeMs: number): void;
-  /** Every token ever issued. */
+  /** Opens an environment of WeChat Cloud Run, whose calls come to the same address. The simulator has one at most. */
+  openCloudRun(options: CloudRunOptions): CloudRun;
+  /** Every token ever issued, but those of WeChat Cloud Run. */
   issuedTokens(): string[];
   /** Moves the simulator's clock. */
   advance(ms: number): void;
@@ -85,6 +89,7 @@ interface App extends SimulatedApp {
 const TOKEN_CONTENT_TYPE = 'application/json; encoding=utf-8';
 
 const COMPONENT_PATH = '/cgi-bin/component/';
+const TOKEN_ERRCODES = { unknown: 40014, replaced: 40001, expired: 42001 } as const;
 
 /** @param port default: any free one. */
 export async function startWeixinSimulator({ port = 0 }: { readonly port?: number } = {}): Promise<WeixinSimulator> {
@@ -102,15 +107,16 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
   };
   const losing = new WeakSet<ServerResponse>();
   const requestsOfSocket = new WeakMap<Socket, number>();
+  let cloudRun: CloudRun | undefined;
   let offsetMs = 0;
   const now: Clock = () => Date.now() + offsetMs;
 
-  const server = createServer((request, response) => {
+  const loopback = await startLoopbackServer((request, response) => {
     route(request, response).catch(() => response.destroy());
-  });
+  }, port);
   // WeChat's access points close idle sockets; which is when stale ones are met.
-  server.keepAliveTimeout = 5_000;
-  const base = await listen(server, port);
+  loopback.server.keepAliveTimeout = 5_000;
+  const base = loopback.url;
 
   async function route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     requestsOfSocket.set(request.socket, (requestsOfSocket.get(request.socket) ?? 0) + 1);
@@ -137,7 +143,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
 
   async function stableToken(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (request.method !== 'POST') return refuse(response, 43002, 'application/json');
-    const body = parseObject(await readBody(request));
+    const body = parseObject(await readText(request));
     if (body === undefined || body['grant_type'] !== 'client_credential')
       return refuse(response, 47001, 'application/json');
     const force = body['force_refresh'] === true;
@@ -181,7 +187,7 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
 
   async function component(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const name = url.pathname.slice(COMPONENT_PATH.length);
-    const body = parseObject(await readBody(request));
+    const body = parseObject(await readText(request));
     const fault = faults.take('component', String(body?.['component_appid']), undefined, false, name);
     if (fault !== undefined && fault.type !== 'lost-answer')
       return sendFault(fault, undefined, context(request, response));
@@ -197,18 +203,16 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
   async function media(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const mediaId = url.searchParams.get('media_id') ?? '';
     count(counts.media, mediaId);
-    const given = url.searchParams.get('access_token') ?? '';
-    const authorizer = platforms.judge(given);
-    const app =
-      authorizer === undefined
-        ? [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown')
-        : apps.get(authorizer.appId);
+    const hasToken = url.searchParams.has('access_token') || url.searchParams.has('cloudbase_access_token');
+    if (!hasToken && cloudRun?.admit(url, response, (errcode) => refuse(response, errcode)) === false) return;
+    const caller = callerOf(url);
+    const { app } = caller;
     const found = library.get(mediaId);
 
     const fault = faults.take('media', app?.appId ?? found?.appId, mediaId);
     if (fault !== undefined) return sendFault(fault, found, context(request, response));
 
-    const errcode = errcodeFor(app, given, mediaId, found);
+    const errcode = caller.errcode ?? errcodeFor(app, mediaId, found);
     if (errcode !== undefined) return refuse(response, errcode);
     if (found === undefined) return;
     if (found.deliver === 'bytes') return sendMedia(found, context(request, response));
@@ -219,18 +223,24 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     sendText(response, 'text/plain', JSON.stringify({ video_url: `${base}${path}` }));
   }
 
-  function errcodeFor(
-    app: App | undefined,
-    given: string,
-    mediaId: string,
-    found: SimulatedMedia | undefined,
-  ): number | undefined {
-    if (given === '') return 41001;
-    if (app === undefined) return 40014;
+  /** Whose call it is, as far as it can be told, and what speaks against its token. */
+  function callerOf({ searchParams }: URL): { readonly app?: App | undefined; readonly errcode?: number | undefined } {
+    const ofCloud = searchParams.get('cloudbase_access_token');
+    if (ofCloud !== null && cloudRun !== undefined) {
+      const verdict = cloudRun.judge(ofCloud, searchParams.get('from_appid'));
+      return 'errcode' in verdict ? verdict : { app: apps.get(verdict.appId) };
+    }
+    const given = searchParams.get('access_token') ?? '';
+    if (given === '') return { errcode: 41001 };
     const authorizer = platforms.judge(given);
-    const verdict = app.office.judge(given);
-    if (authorizer?.errcode !== undefined) return authorizer.errcode;
-    if (authorizer === undefined && verdict !== 'valid') return verdict === 'expired' ? 42001 : 40001;
+    if (authorizer !== undefined) return { app: apps.get(authorizer.appId), errcode: authorizer.errcode };
+    const app = [...apps.values()].find(({ office }) => office.judge(given) !== 'unknown');
+    const verdict = app?.office.judge(given) ?? 'unknown';
+    return { app, ...(verdict === 'valid' ? {} : { errcode: TOKEN_ERRCODES[verdict] }) };
+  }
+
+  function errcodeFor(app: App | undefined, mediaId: string, found: SimulatedMedia | undefined): number | undefined {
+    if (app === undefined) return 48001;
     const time = now();
     const today = app.calls.filter((at) => nextMidnightInBeijing(at) > time);
     if (app.dailyQuota !== undefined && today.length >= app.dailyQuota) return 45009;
@@ -300,11 +310,15 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
       const office = apps.get(appId)?.office;
       if (office !== undefined) office.lifeMs = lifeMs;
     },
+    openCloudRun: (options) => {
+      cloudRun = openCloudRun(options, now);
+      return cloudRun;
+    },
     issuedTokens: () => [...[...apps.values()].flatMap(({ office }) => office.all), ...platforms.issued],
     advance: (ms) => {
       offsetMs += ms;
     },
-    close: () => closeServer(server),
+    close: () => loopback.close(),
   };
 }
 
@@ -317,16 +331,6 @@ function count<Key>(counts: Map<Key, number>, key: Key): void {
   counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
-function sendText(response: ServerResponse, contentType: string, body: string): void {
-  response.writeHead(200, { 'Content-Type': contentType, 'Content-Length': Buffer.byteLength(body) }).end(body);
-}
-
-async function readBody(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
-  return Buffer.concat(chunks).toString('utf8');
-}
-
 function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(text);
@@ -334,20 +338,4 @@ function parseObject(text: string): Readonly<Record<string, unknown>> | undefine
   } catch {
     return undefined;
   }
-}
-
-/** Listens on loopback only. Returns the address. */
-async function listen(server: Server, port: number): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once('error', reject);
-  server.listen(port, '127.0.0.1', resolve);
-  await promise;
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
-
-async function closeServer(server: Server): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  server.close(() => resolve());
-  server.closeAllConnections();
-  await promise;
 }

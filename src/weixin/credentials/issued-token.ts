@@ -4,6 +4,7 @@ import type { Account, Credential } from './account.ts';
 
 /** An access_token as the whole fleet uses it. */
 export interface IssuedToken {
+  /** Empty where none is sent: the sidecar of WeChat Cloud Run adds its own. */
   readonly token: Secret;
   /** Names this token among all that the app has had. A rejection must say which one was rejected. */
   readonly generation: string;

@@ -5,7 +5,7 @@ import type { OwnAccount } from './account.ts';
 import { type ApiEndpoint, callApi, type Json } from './api-call.ts';
 
 /** WeChat tells to reserve 512 characters; those seen have 107 to 157. */
-const MAX_TOKEN_LENGTH = 4_096;
+export const MAX_TOKEN_LENGTH = 4_096;
 /** Far longer than any is known to live. */
 const MAX_LIFE_SECONDS = DAY / SECOND;
 

@@ -3,6 +3,7 @@ import type { Account, Component, OwnAccount } from './account.ts';
 import type { ApiEndpoint } from './api-call.ts';
 import { createAuthorizations } from './authorizations.ts';
 import { createAuthorizerTokens } from './authorizer-tokens.ts';
+import { cloudToken } from './cloud-token.ts';
 import { createComponentApi } from './component-api.ts';
 import { createComponentTickets } from './component-tickets.ts';
 import type { IssuedToken, TokenSource } from './issued-token.ts';
@@ -12,6 +13,11 @@ import type { TokenSubject } from './token-subject.ts';
 
 export interface TokenSourceOptions extends SharedTokensOptions {
   readonly endpoint: ApiEndpoint;
+}
+
+interface OthersTokens {
+  current(signal: AbortSignal): Promise<Result<IssuedToken>>;
+  reject(generation: string, signal: AbortSignal): Promise<Failure | undefined>;
 }
 
 /** The tokens of every kind of credential. */
@@ -40,6 +46,7 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
         return ownSubject({ appId, credential }, endpoint);
       case 'authorizer':
         return authorizers.subject({ appId, credential });
+      // Served by others, see below.
       case 'external':
       case 'cloud':
         return undefined;
@@ -48,14 +55,29 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
     }
   }
 
+  /** The tokens of an app that the fleet does not fetch itself. */
+  function othersFor({ credential }: Account): OthersTokens | undefined {
+    switch (credential.type) {
+      case 'cloud':
+        // Read anew at each use, and renewed by WeChat alone.
+        return { current: (signal) => cloudToken(credential, signal), reject: async () => undefined };
+      default:
+        return undefined;
+    }
+  }
+
   return {
     current: async (account, signal): Promise<Result<IssuedToken>> => {
+      const others = othersFor(account);
+      if (others !== undefined) return others.current(signal);
       const subject = subjectOf(account);
       return subject === undefined
         ? { ok: false, failure: notConfigured(account.appId) }
         : shared.current(subject, signal);
     },
     reject: async (account, generation, signal) => {
+      const others = othersFor(account);
+      if (others !== undefined) return others.reject(generation, signal);
       const subject = subjectOf(account);
       return subject === undefined ? notConfigured(account.appId) : shared.reject(subject, generation, signal);
     },
