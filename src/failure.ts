@@ -44,6 +44,10 @@ export const FAILURES = {
     action: 'retry',
     hint: 'Another worker is fetching the access_token and did not finish in time.',
   },
+  'token-service-failed': {
+    action: 'retry',
+    hint: 'The token service of this app gave no access_token. The attempt has its HTTP status or the error; check the service and its url, headers and path.',
+  },
   'cloud-call-not-ready': {
     action: 'retry',
     hint: 'The open-interface service of WeChat Cloud Run is off, or not ready: it takes a few minutes after start, as does its token file.',
@@ -96,6 +100,10 @@ export const FAILURES = {
   'component-ticket-missing': {
     action: 'wait',
     hint: 'No valid component_verify_ticket has come from WeChat. Check that the authorisation events of the platform reach ingest; WeChat has been asked to push one.',
+  },
+  'external-token-stale': {
+    action: 'wait',
+    hint: 'The token service of this app still gives out an access_token that WeChat rejects. It must renew it.',
   },
   'access-point-retired': {
     action: 'wait',

@@ -35,6 +35,8 @@ export const GATE_RULES: Readonly<Record<GateReason, GateRule>> = {
   'component-misconfigured': BY_HAND,
   // A ticket comes every ten minutes, and opens the gate by itself.
   'component-ticket-missing': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
+  // A service renews its token by itself, or within moments of somebody's wish.
+  'external-token-stale': { probeAfterMs: MINUTE, jitterMs: 10 * SECOND },
   'access-point-retired': BY_HAND,
   'cloud-call-misconfigured': BY_HAND,
 };
@@ -70,6 +72,7 @@ const BEFORE_THE_GATE: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'weixin-unexpected-reply',
   'token-rejected',
   'token-unavailable',
+  'token-service-failed',
   'cloud-call-not-ready',
   'worker-lost',
   'unclassified',

@@ -24,6 +24,9 @@ export interface RedisKeys {
   /** HASH: an app's access_token. @see src/weixin/credentials/token-record.ts */
   readonly token: (appId: string) => string;
   readonly tokenLease: (appId: string) => string;
+  /** STRINGs with expiry: a token service has been told that WeChat rejects this token; has been told so lately. */
+  readonly tokenRejected: (appId: string, generation: string) => string;
+  readonly tokenRejections: (appId: string) => string;
   /** HASH with expiry: the latest component_verify_ticket of a platform. @see src/weixin/credentials/component-tickets.ts */
   readonly componentTicket: (componentAppId: string) => string;
   /** STRING with expiry: held while WeChat need not be asked again to push tickets. */
@@ -56,6 +59,8 @@ export function redisKeys(prefix: string): RedisKeys {
     probe: (appId) => `${prefix}:gates:probe:${appId}`,
     token: (appId) => `${prefix}:token:${appId}`,
     tokenLease: (appId) => `${prefix}:token:${appId}:lease`,
+    tokenRejected: (appId, generation) => `${prefix}:token:${appId}:rejected:${generation}`,
+    tokenRejections: (appId) => `${prefix}:token:${appId}:rejected`,
     componentTicket: (componentAppId) => `${prefix}:component:${componentAppId}:ticket`,
     ticketRestart: (componentAppId) => `${prefix}:component:${componentAppId}:ticket:restart`,
     authorizers: (componentAppId) => `${prefix}:component:${componentAppId}:authorizers`,

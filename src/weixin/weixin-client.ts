@@ -85,8 +85,11 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
       const got = await acrossBlips(job, accessOf(account, token), signal);
       if (got.ok || got.failure.code !== 'token-rejected') return got;
       const refused = await tokens.reject(account, generation, signal);
-      if (refused !== undefined) return { ok: false, failure: refused };
-      if (retries === 0) return got;
+      if (refused?.code === 'external-token-stale') {
+        // In the words of the rejection. It is tried again all the same: rejections flap.
+        if (retries === 0) return { ok: false, failure: { ...got.failure, ...refused } };
+      } else if (refused !== undefined) return { ok: false, failure: refused };
+      else if (retries === 0) return got;
       const next = await tokens.current(account, signal);
       if (next.ok && next.value.generation === generation)
         await sleep(between(...TOKEN_PAUSE_MS, random), undefined, { signal });

@@ -2,7 +2,7 @@ import type { Failure } from '../../failure.ts';
 import { between, MINUTE, type Random, SECOND } from '../../time.ts';
 import type { SharedTokenKind } from './token-subject.ts';
 
-/** A call of a token endpoint that brought no token. The fleet remembers it, so that it is not made again at once. */
+/** A call that brought no token. It is remembered, by the fleet where the fleet shares the token, and not repeated at once. */
 export interface FailedCall {
   /** Until this Unix time in milliseconds nobody asks again: whoever needs a token gets this failure. */
   readonly until: number;
@@ -22,13 +22,15 @@ const LONGEST_PAUSE_MS = {
   token: 2 * MINUTE,
   authorizer: MINUTE,
   component: 2 * MINUTE,
-} as const satisfies Record<SharedTokenKind, number>;
+  // Of the operator's own, which may take what it is asked: it is back soon.
+  external: 20 * SECOND,
+} as const satisfies Record<SharedTokenKind | 'external', number>;
 /** A pause that would last longer was written by a clock that has been set back since. */
 const LONGEST_BELIEVED_MS = 4 * MINUTE;
 
 /** What to remember of a failure that follows `before`: the pause doubles, and half of it is left to chance. */
 export function failedCall(
-  kind: SharedTokenKind,
+  kind: keyof typeof LONGEST_PAUSE_MS,
   before: FailedCall | undefined,
   cause: Failure,
   now: number,

@@ -6,6 +6,7 @@ import { createAuthorizerTokens } from './authorizer-tokens.ts';
 import { cloudToken } from './cloud-token.ts';
 import { createComponentApi } from './component-api.ts';
 import { createComponentTickets } from './component-tickets.ts';
+import { createExternalTokens } from './external-tokens.ts';
 import type { IssuedToken, TokenSource } from './issued-token.ts';
 import { createSharedTokens, type SharedTokensOptions } from './shared-tokens.ts';
 import { requestToken } from './token-endpoint.ts';
@@ -38,6 +39,7 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
   const tickets = createComponentTickets(redis, keys, now);
   const api = createComponentApi(endpoint);
   const authorizers = createAuthorizerTokens({ redis, keys, shared, api, tickets, authorizations });
+  const external = createExternalTokens({ ...options, http: endpoint.http });
 
   function subjectOf({ appId, credential }: Account): TokenSubject | undefined {
     switch (credential.type) {
@@ -56,8 +58,15 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
   }
 
   /** The tokens of an app that the fleet does not fetch itself. */
-  function othersFor({ credential }: Account): OthersTokens | undefined {
+  function othersFor({ appId, credential }: Account): OthersTokens | undefined {
     switch (credential.type) {
+      case 'external': {
+        const account = { appId, credential };
+        return {
+          current: (signal) => external.current(account, signal),
+          reject: (generation, signal) => external.reject(account, generation, signal),
+        };
+      }
       case 'cloud':
         // Read anew at each use, and renewed by WeChat alone.
         return { current: (signal) => cloudToken(credential, signal), reject: async () => undefined };
