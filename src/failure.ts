@@ -48,6 +48,10 @@ export const FAILURES = {
     action: 'retry',
     hint: 'The token service of this app gave no access_token. The attempt has its HTTP status or the error; check the service and its url, headers and path.',
   },
+  'hd-voice-refused': {
+    action: 'retry',
+    hint: 'WeChat serves this app no HD voice: it takes a verified account, and in WeChat Cloud Run /cgi-bin/media/get/jssdk must be allowed. Other media go on.',
+  },
   'cloud-call-not-ready': {
     action: 'retry',
     hint: 'The open-interface service of WeChat Cloud Run is off, or not ready: it takes a few minutes after start, as does its token file.',

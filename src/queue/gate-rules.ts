@@ -74,6 +74,7 @@ const BEFORE_THE_GATE: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'token-unavailable',
   'token-service-failed',
   'cloud-call-not-ready',
+  'hd-voice-refused',
   'worker-lost',
   'unclassified',
 ]);

@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { timeLimit } from '../abort.ts';
-import { FailureError, type Result } from '../failure.ts';
+import { type Failure, type FailureCode, FailureError, type Result } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
 import { Secret } from '../secret.ts';
 import { ofCloudCall } from './cloud-failure.ts';
@@ -14,6 +14,13 @@ import { bytesToClassify, classifyReply } from './reply.ts';
 export type Got =
   | { readonly type: 'media'; readonly body: MediaBody }
   | { readonly type: 'video-url'; readonly url: string };
+
+/** What says something of the app when media/get answers it, and of one path alone when the path of HD voice does. */
+const OF_THE_PATH: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'api-unauthorized',
+  'cloud-call-misconfigured',
+  'quota-exhausted',
+]);
 
 const NO_SECRET = new Secret('');
 
@@ -79,10 +86,15 @@ export async function getMedia(request: GetMediaRequest, signal: AbortSignal): P
     // What may be left of the answer is not worth a socket; one that has been read to its end keeps its own.
     peeked.discard();
     return reply.type === 'failure'
-      ? { ok: false, failure: ofCloudCall(reply.failure, access, response.headers) }
+      ? { ok: false, failure: ofVariant(job, ofCloudCall(reply.failure, access, response.headers)) }
       : { ok: true, value: reply };
   } catch (error) {
     if (error instanceof FailureError) return { ok: false, failure: error.failure };
     throw error;
   }
+}
+
+/** HD voice that is refused to an app must not hold up all its other media. */
+function ofVariant({ variant }: Pick<MediaJob, 'variant'>, cause: Failure): Failure {
+  return variant === 'hd-voice' && OF_THE_PATH.has(cause.code) ? { ...cause, code: 'hd-voice-refused' } : cause;
 }

@@ -7,6 +7,7 @@ import {
   isGateReason,
   nextMidnightInBeijing,
   nextProbeAt,
+  passedTheGate,
 } from '../../src/queue/gate-rules.ts';
 import { DAY, HOUR, iso, MINUTE, SECOND } from '../../src/time.ts';
 import { always } from '../support/clock.ts';
@@ -19,6 +20,13 @@ const luck = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 test.each(codes)('%s closes the gate just if its action is to wait', (code) => {
   expect(isGateReason(code)).toBe(FAILURES[code].action === 'wait');
 });
+
+test.each(['hd-voice-refused', 'token-service-failed', 'cloud-call-not-ready'] as const)(
+  '%s neither closes a gate nor opens one',
+  (code) => {
+    expect([isGateReason(code), passedTheGate(code)]).toEqual([false, false]);
+  },
+);
 
 describe('the next probe', () => {
   test.each(reasons)('of %s comes within its hour, and never at once', (reason) => {

@@ -6,6 +6,7 @@ import { freePort } from '../../src/demo/redis-server.ts';
 import type { CloudRun, CloudRunOptions } from '../../src/demo/weixin/cloud-run.ts';
 import type { SampleFormat } from '../../src/demo/weixin/sample-media.ts';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
+import { FAILURES } from '../../src/failure.ts';
 import { MINUTE } from '../../src/time.ts';
 import type { CloudCredential } from '../../src/weixin/credentials/account.ts';
 import { type CredentialBench, openCredentialBench } from '../support/credentials.ts';
@@ -58,6 +59,16 @@ describe.each(MODES)('with %s', (mode) => {
     expect(bench.refreshes).toEqual([]);
   });
 
+  test('HD voice is another rendition under the same id', async () => {
+    await callFrom({ owner: APP_ID }, { mode });
+    const voice = addMedia('amr');
+    const plain = await bench.fetch({ mediaId: voice.mediaId, kind: 'voice' });
+    const hd = await bench.fetch({ mediaId: voice.mediaId, kind: 'voice', variant: 'hd-voice' });
+    expect(plain).toEqual({ bytes: bytesOf(voice), declaredType: 'audio/amr' });
+    expect(hd).toMatchObject({ declaredType: 'voice/speex' });
+    expect(hd).not.toMatchObject({ bytes: bytesOf(voice) });
+  });
+
   test('an app that shares the environment of another must be named, and says so', async () => {
     await callFrom({ owner: OTHER_APP_ID, sharedWith: [APP_ID] }, { mode, namesApp: true });
     const media = addMedia();
@@ -108,6 +119,15 @@ describe('the sidecar', () => {
     expect(await bench.fetch({ mediaId })).toMatchObject({ code: 'cloud-call-misconfigured', httpStatus: 502 });
     expect(bench.simulator.counts.media.get(mediaId)).toBe(4);
     expect(cloudRun.passedOn).toBe(0);
+  });
+
+  test('that has the path of HD voice not on its list does not stop the other media', async () => {
+    await callFrom({ owner: APP_ID }, { mode: 'sidecar' });
+    cloudRun.allowedPaths = ['/cgi-bin/media/get'];
+    const { mediaId } = addMedia('amr');
+    expect(await bench.fetch({ mediaId, variant: 'hd-voice' })).toMatchObject({ code: 'hd-voice-refused' });
+    expect(FAILURES['hd-voice-refused'].action).toBe('retry');
+    expect(await bench.fetch({ mediaId })).toHaveProperty('bytes');
   });
 
   test('that passes a 502 of WeChat on is a bad gateway like any other', async () => {

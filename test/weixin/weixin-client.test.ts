@@ -1,11 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import type { FaultAction } from '../../src/demo/weixin/fault.ts';
-import type { FailureCode } from '../../src/failure.ts';
-import { FailureError } from '../../src/failure.ts';
+import { FAILURES, type FailureCode, FailureError } from '../../src/failure.ts';
 import type { MediaBody } from '../../src/weixin/media-body.ts';
 import { eventually } from '../support/eventually.ts';
-import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
+import { APP_ID, APP_SECRET, OTHER_APP_ID, testJob } from '../support/jobs.ts';
 import { openWeixinBench, readAll, type WeixinBench, type WeixinBenchOptions } from '../support/weixin.ts';
 
 const never = new AbortController().signal;
@@ -210,6 +209,48 @@ test('HD voice is asked for at its own address', async () => {
   const fetched = await bench.client.fetch(testJob({ mediaId, variant: 'hd-voice' }), never);
   expect(fetched).toMatchObject({ ok: true, value: { declaredType: 'voice/speex' } });
   if (fetched.ok) fetched.value.discard();
+});
+
+describe('HD voice', () => {
+  test.each(['amr', 'silk'] as const)(
+    'of a voice in %s has bytes of its own, and leaves the voice as it is',
+    async (format) => {
+      await using bench = await openWeixinBench();
+      const voice = bench.simulator.addMedia({ appId: APP_ID, format });
+      const [plain, hd] = await Promise.all(
+        [{}, { variant: 'hd-voice' } as const].map(async (variant) => {
+          const job = testJob({ mediaId: voice.mediaId, kind: 'voice', ...variant });
+          const fetched = await bench.client.fetch(job, never);
+          if (!fetched.ok) throw new Error(fetched.failure.code);
+          return { ...fetched.value, bytes: await readAll(fetched.value) };
+        }),
+      );
+      expect(plain).toMatchObject({ declaredType: 'audio/amr', namedExtension: 'amr' });
+      expect(plain?.bytes.equals(Buffer.concat([...voice.bytes.chunks()]))).toBe(true);
+      expect(hd).toMatchObject({ declaredType: 'voice/speex', namedExtension: 'speex' });
+      expect(hd).not.toHaveProperty('sniffed');
+      expect(hd?.bytes.byteLength).toBe(2 * voice.bytes.sizeBytes);
+    },
+  );
+
+  test('of what is no voice is not known', async () => {
+    await using bench = await openWeixinBench();
+    const { mediaId } = bench.simulator.addMedia({ appId: APP_ID, format: 'jpeg' });
+    const fetched = await bench.client.fetch(testJob({ mediaId, variant: 'hd-voice' }), never);
+    expect(fetched).toMatchObject({ ok: false, failure: { code: 'invalid-media-id', errcode: 40007 } });
+  });
+
+  test.each([48001, 45009])('that %i refuses to an app closes no gate: its other media come', async (errcode) => {
+    await using bench = await openWeixinBench();
+    bench.simulator.addApp({ appId: APP_ID, secret: APP_SECRET, hdVoice: false });
+    const { mediaId } = bench.simulator.addMedia({ appId: APP_ID, format: 'amr' });
+    if (errcode !== 48001)
+      bench.simulator.arm({ endpoint: 'media', mediaId, action: { type: 'errcode', errcode }, times: 1 });
+    const fetched = await bench.client.fetch(testJob({ mediaId, kind: 'voice', variant: 'hd-voice' }), never);
+    expect(fetched).toMatchObject({ ok: false, failure: { code: 'hd-voice-refused', errcode } });
+    expect(FAILURES['hd-voice-refused'].action).toBe('retry');
+    expect((await fetchAll(bench, mediaId)).code).toBe('media');
+  });
 });
 
 describe('when the first host can not be reached', () => {

@@ -1,4 +1,4 @@
-import type { SampleBytes, SampleFormat } from './sample-media.ts';
+import { type SampleBytes, type SampleFormat, sampleBytes } from './sample-media.ts';
 
 export interface SimulatedMedia {
   readonly appId: string;
@@ -11,4 +11,22 @@ export interface SimulatedMedia {
   readonly deliver: 'bytes' | 'video-url';
   /** The file name in the Content-disposition. */
   readonly fileName: string;
+}
+
+/**
+ * What /cgi-bin/media/get/jssdk serves under the id of a voice: another rendition, with bytes of its own. There is none of
+ * anything else.
+ *
+ * @see https://developers.weixin.qq.com/doc/service/api/material/temporary/api_gethdvoice
+ */
+export function hdVoiceOf(media: SimulatedMedia | undefined): SimulatedMedia | undefined {
+  if (media === undefined || media.format === 'speex') return media;
+  if (media.format !== 'amr' && media.format !== 'silk') return undefined;
+  const { mediaId, bytes } = media;
+  return {
+    ...media,
+    format: 'speex',
+    bytes: sampleBytes('speex', bytes.sizeBytes * 2, `${mediaId} in HD`),
+    fileName: `${mediaId}.speex`,
+  };
 }

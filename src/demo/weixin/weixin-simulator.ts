@@ -9,7 +9,7 @@ import { type Fault, FaultBoard } from './fault.ts';
 import { readText, sendText, startLoopbackServer } from './loopback-server.ts';
 import { exactBytes, SAMPLE_FORMATS, type SampleFormat, sampleBytes } from './sample-media.ts';
 import { sendFault, sendMedia } from './send-answer.ts';
-import type { SimulatedMedia } from './simulated-media.ts';
+import { hdVoiceOf, type SimulatedMedia } from './simulated-media.ts';
 import { TokenOffice } from './token-office.ts';
 import { weixinError } from './weixin-error.ts';
 
@@ -24,6 +24,8 @@ export interface SimulatedApp {
   /** Calls of media/get. Default: no limit. */
   readonly dailyQuota?: number;
   readonly minuteQuota?: number;
+  /** False for an account that is not verified: it gets no HD voice. */
+  readonly hdVoice?: boolean;
 }
 
 export interface NewMedia {
@@ -207,12 +209,15 @@ export async function startWeixinSimulator({ port = 0 }: { readonly port?: numbe
     if (!hasToken && cloudRun?.admit(url, response, (errcode) => refuse(response, errcode)) === false) return;
     const caller = callerOf(url);
     const { app } = caller;
-    const found = library.get(mediaId);
+    const isHdVoice = url.pathname.endsWith('/jssdk');
+    const stored = library.get(mediaId);
+    const found = isHdVoice ? hdVoiceOf(stored) : stored;
 
     const fault = faults.take('media', app?.appId ?? found?.appId, mediaId);
     if (fault !== undefined) return sendFault(fault, found, context(request, response));
 
-    const errcode = caller.errcode ?? errcodeFor(app, mediaId, found);
+    const refused = isHdVoice && app?.hdVoice === false ? 48001 : undefined;
+    const errcode = caller.errcode ?? refused ?? errcodeFor(app, mediaId, found);
     if (errcode !== undefined) return refuse(response, errcode);
     if (found === undefined) return;
     if (found.deliver === 'bytes') return sendMedia(found, context(request, response));
