@@ -54,12 +54,14 @@ function isSilence({ detail }: Failure): boolean {
   return detail === 'UND_ERR_HEADERS_TIMEOUT';
 }
 
+/** True when another host might have answered. */
+function mayBeOfHost(failure: Failure): boolean {
+  return isSilence(failure) || failure.code === 'weixin-bad-gateway' || failure.code === 'weixin-unreachable';
+}
+
 /** True when another host should be asked. One reset may be a stale socket; a fresh one that is reset too is the host. */
 function isOfHost(failure: Failure, attemptNumber: number): boolean {
-  const { code } = failure;
-  if (isSilence(failure)) return true;
-  if (code === 'weixin-bad-gateway') return attemptNumber > 1;
-  return isNoConnection(failure) || (code === 'weixin-unreachable' && attemptNumber > 1);
+  return isSilence(failure) || isNoConnection(failure) || (mayBeOfHost(failure) && attemptNumber > 1);
 }
 
 export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
@@ -100,18 +102,19 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
     const asked = new Set<URL>();
     async function tryOnce(attemptNumber: number): Promise<Got> {
       // A sidecar stands in for the one host, and says nothing about it when it can't be reached.
-      const baseUrl = access.plainHttp ? hosts.preferred : hosts.current();
+      const baseUrl = access.plainHttp ? hosts.preferred : hosts.next();
       asked.add(baseUrl);
       const dispatcher = attemptNumber === 1 ? http.pooled : http.fresh;
       const got = await getMedia({ baseUrl, access, job, dispatcher, timeouts, maxBytes }, signal);
       if (got.ok) return got.value;
-      if (!access.plainHttp && isOfHost(got.failure, attemptNumber)) hosts.unreachable(baseUrl);
+      if (!access.plainHttp && mayBeOfHost(got.failure))
+        hosts.unreachable(baseUrl, !isOfHost(got.failure, attemptNumber));
       throw new FailureError(got.failure);
     }
     /** Silence lasts long: it is worth another try at a host that has not been silent yet. */
     function isWorthATry(failure: Failure): boolean {
       if (access.plainHttp) return isBlip(failure) || isUnlistedPath(failure);
-      return isBlip(failure) || (isSilence(failure) && !asked.has(hosts.current()));
+      return isBlip(failure) || (isSilence(failure) && hosts.hasOther(asked));
     }
     try {
       const got = await pRetry(tryOnce, {

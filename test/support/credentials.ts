@@ -29,8 +29,8 @@ export interface CredentialBench extends AsyncDisposable {
   /** Moves our clock and WeChat's. */
   advance(ms: number): void;
   account(appId?: string): Account;
-  /** The API host that calls with a token go to now. */
-  currentHost(): string;
+  /** The API host that the next call with a token goes to. */
+  nextHost(): string;
   /** The tokens as another process would have them. */
   tokens(): TokenSource;
   /** Fetches a media as a worker does, with tokens of its own unless some are given. */
@@ -75,7 +75,7 @@ export async function openCredentialBench(): Promise<CredentialBench> {
       if (found === undefined) throw new Error(`no credential for ${appId}`);
       return found;
     },
-    currentHost: () => hosts.current().origin,
+    nextHost: () => hosts.next().origin,
     tokens,
     fetch: async (job, of = tokens()) => {
       const book = { find: (appId: string) => accounts.find((account) => account.appId === appId) };

@@ -142,7 +142,7 @@ describe('the sidecar', () => {
     const { mediaId } = addMedia();
     expect(await bench.fetch({ mediaId })).toMatchObject({ code: 'weixin-unreachable' });
     expect(bench.simulator.counts.media.get(mediaId)).toBeUndefined();
-    expect(bench.currentHost()).toBe(nobody);
+    expect(bench.nextHost()).toBe(nobody);
   });
 });
 

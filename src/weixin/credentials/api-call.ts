@@ -66,7 +66,7 @@ export async function callApi<T>(
 
   const asked = new Set<URL>();
   async function tryOnce(attemptNumber: number): Promise<T> {
-    const host = hosts.current();
+    const host = hosts.next();
     asked.add(host);
     // An idle socket may be stale, which would cost a call that may not be repeated.
     const answer = await call(host, attemptNumber === 1 && mayRepeat ? http.pooled : http.fresh);
@@ -79,7 +79,7 @@ export async function callApi<T>(
   /** A host that says nothing costs a try's whole time: it is worth another one at a host that has not been silent yet. */
   function isWorthATry(cause: Failure): boolean {
     if (!mayRepeat) return isNoConnection(cause);
-    return isBlip(cause) || (cause.code === 'weixin-timeout' && !asked.has(hosts.current()));
+    return isBlip(cause) || (cause.code === 'weixin-timeout' && hosts.hasOther(asked));
   }
 
   async function call(host: URL, dispatcher: Dispatcher): Promise<Result<T>> {
