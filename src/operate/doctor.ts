@@ -1,6 +1,6 @@
 import { orAbort } from '../abort.ts';
 import type { Config } from '../config.ts';
-import { FAILURES, type Result } from '../failure.ts';
+import { FAILURES, type Result, succeed } from '../failure.ts';
 import { connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../redis/connect.ts';
 import { createFleetClock } from '../redis/fleet-clock.ts';
 import { redisKeys } from '../redis/keys.ts';
@@ -9,12 +9,13 @@ import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { elapsed, SECOND } from '../time.ts';
 import { createApiHosts } from '../weixin/api-hosts.ts';
-import { type Account, isOwn } from '../weixin/credentials/account.ts';
+import { type Account, type Credential, isOwn } from '../weixin/credentials/account.ts';
 import { requestToken } from '../weixin/credentials/token-endpoint.ts';
 import { createTokenSource } from '../weixin/credentials/token-source.ts';
 import { createHttpPool } from '../weixin/http.ts';
 import { EXIT } from './command-error.ts';
 import { byteCount, type Output } from './output.ts';
+import { probeCloudCall } from './probe-cloud-call.ts';
 
 const REDIS_TIMEOUT_MS = 5 * SECOND;
 const STORE_TIMEOUT_MS = 60 * SECOND;
@@ -79,8 +80,9 @@ async function checkBucket({ store }: Config): Promise<Finding[]> {
 }
 
 /**
- * Asks WeChat for one token per account. Asking for a stable_token changes nothing; a call of /cgi-bin/token retires the
- * token before, so that kind is asked for by the workers' own way, which shares what it gets.
+ * Looks whether each account can be had a token for, without changing anything. Asking for a stable_token changes
+ * nothing; a call of /cgi-bin/token retires the token before, so that kind is asked for by the workers' own way, which
+ * shares what it gets. A token service is only asked, and the sidecar of WeChat Cloud Run called for a media that nobody has.
  */
 async function checkAccounts(config: Config): Promise<Finding[]> {
   const { accounts, weixin } = config;
@@ -105,10 +107,16 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
   async function check(account: Account): Promise<Finding> {
     const name = `account ${account.appId}`;
     const limit = AbortSignal.timeout(TOKEN_TIMEOUT_MS);
-    const { type } = account.credential;
+    const { credential } = account;
     let token: Result<unknown>;
-    if (isOwn(account) && type === 'stable_token') token = await requestToken(account, false, endpoint, limit);
-    else {
+    if (isOwn(account) && credential.type === 'stable_token') {
+      token = await requestToken(account, false, endpoint, limit);
+    } else if (credential.type === 'cloud' && credential.mode === 'sidecar') {
+      const refused = await probeCloudCall(account, endpoint, weixin.timeouts, limit);
+      token = refused === undefined ? succeed(undefined) : { ok: false, failure: refused };
+    } else if (!liesInRedis(credential)) {
+      token = await tokens.current(account, limit);
+    } else {
       const unreachable = await untilReady(redis, AbortSignal.timeout(REDIS_TIMEOUT_MS)).catch(() => true);
       if (unreachable === true) {
         return {
@@ -131,9 +139,10 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
         };
       }
     }
-    if (token.ok) return { check: name, result: 'ok', detail: `an access_token was issued (${type})` };
-    const { code, errcode, errmsg, detail } = token.failure;
-    const said = [errcode, errmsg, detail].filter((part) => part !== undefined).join(' ');
+    if (token.ok) return { check: name, result: 'ok', detail: describeSuccess(credential) };
+    const { code, errcode, errmsg, detail, httpStatus } = token.failure;
+    const status = httpStatus === undefined ? undefined : `HTTP ${httpStatus}`;
+    const said = [status, errcode, errmsg, detail].filter((part) => part !== undefined).join(' ');
     return { check: name, result: 'fail', detail: said === '' ? code : `${code} (${said})`, hint: FAILURES[code].hint };
   }
 
@@ -145,4 +154,18 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
     redis.disconnect();
     await http.close();
   }
+}
+
+/** True where the token of an app is to be had from Redis only, be it the fleet's or somebody else's. */
+function liesInRedis(credential: Credential): boolean {
+  if (credential.type === 'cloud') return false;
+  return credential.type !== 'external' || 'redisKey' in credential.source;
+}
+
+function describeSuccess(credential: Credential): string {
+  if (credential.type === 'external') return 'the token service gave an access_token (external)';
+  if (credential.type !== 'cloud') return `an access_token was issued (${credential.type})`;
+  return credential.mode === 'sidecar'
+    ? 'media/get is served without an access_token (cloud, sidecar)'
+    : 'a token lies in the file (cloud, token-file)';
 }

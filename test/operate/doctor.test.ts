@@ -4,10 +4,14 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
+import { startTokenService } from '../../src/demo/weixin/token-service.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
 import { type Environment, keysBelow, openStack, type Stack } from '../support/stack.ts';
+import { askToken } from '../support/weixin.ts';
+
+const CLOUD_APP_ID = 'wx00000000000000c1';
 
 let parts: AsyncDisposableStack;
 let stack: Stack;
@@ -211,6 +215,63 @@ describe('an account', () => {
       expect(code).toBe(1);
       expect(stdout).not.toContain(APP_SECRET);
     }
+  });
+
+  test('of a token service or of Cloud Run is asked for by its own way, without changing anything', async () => {
+    const password = 'Bearer the-password-of-the-service';
+    await using services = new AsyncDisposableStack();
+    const service = await startTokenService({
+      password,
+      fetchToken: async () => (await askToken(stack.simulator.url)).access_token,
+    });
+    services.defer(() => service.close());
+    const cloudRun = stack.simulator.openCloudRun({ owner: CLOUD_APP_ID });
+    stack.simulator.addApp({ appId: CLOUD_APP_ID, secret: 'of-nobody' });
+    const tokenFile = join(stack.folder, 'cloudbase_access_token');
+    await writeFile(tokenFile, cloudRun.token());
+    const redisKey = `${stack.config.redis.prefix}:of-others`;
+    await stack.redis.set(redisKey, 'a-token-in-redis');
+
+    const fetched = { type: 'external', url: service.url, path: 'data.access_token' };
+    const headers = { Authorization: { env: 'SERVICE_PASSWORD' } };
+    const invalidate = { url: service.invalidateUrl };
+    const accounts = [
+      { appId: OTHER_APP_ID, credential: { ...fetched, headers, invalidate } },
+      { appId: 'wx00000000000000a1', credential: { ...fetched, invalidate } },
+      { appId: 'wx00000000000000a2', credential: { type: 'external', redisKey } },
+      { appId: CLOUD_APP_ID, credential: { type: 'cloud', mode: 'sidecar', fromAppId: false } },
+      { appId: 'wx00000000000000c2', credential: { type: 'cloud', mode: 'sidecar' } },
+      { appId: 'wx00000000000000c3', credential: { type: 'cloud', mode: 'token-file', tokenFile } },
+      { appId: 'wx00000000000000c4', credential: { type: 'cloud', mode: 'token-file', tokenFile: `${tokenFile}-2` } },
+    ];
+    const path = join(stack.folder, 'services.json');
+    await writeFile(path, JSON.stringify({ accounts }));
+    // Its keys lie in the Redis that the stack looks into.
+    const env = {
+      WEIXIN_ACCOUNTS_FILE: path,
+      SERVICE_PASSWORD: password,
+      REDIS_URL: stack.environment['REDIS_URL'] ?? '',
+    };
+    const { code, of, stdout } = await examine(env);
+    const details = accounts.flatMap(({ appId }) => of(`account ${appId}`).map(({ detail }) => detail));
+    expect(details).toEqual([
+      'the token service gave an access_token (external)',
+      'token-service-failed (HTTP 401)',
+      'the token service gave an access_token (external)',
+      'media/get is served without an access_token (cloud, sidecar)',
+      expect.stringMatching(/^api-unauthorized \(48001 .* the environment is not shared with wx00000000000000c2\)$/),
+      'a token lies in the file (cloud, token-file)',
+      "cloud-call-not-ready (the token file can't be read (ENOENT))",
+    ]);
+    expect(code).toBe(1);
+    expect(service.counts).toEqual({ asked: 1, told: 0, refused: 1 });
+    for (const secret of [password, 'a-token-in-redis', cloudRun.token()]) expect(stdout).not.toContain(secret);
+
+    // Of what lies elsewhere the state of Redis says nothing.
+    const away = await examine({ ...env, REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
+    expect(away.of(`account ${OTHER_APP_ID}`)).toMatchObject([{ result: 'ok' }]);
+    expect(away.of(`account ${CLOUD_APP_ID}`)).toMatchObject([{ result: 'ok' }]);
+    expect(away.of('account wx00000000000000a2')).toMatchObject([{ detail: expect.stringContaining('Redis') }]);
   });
 
   test('shows neither the AppSecret nor the token that was issued', async () => {
