@@ -5,6 +5,7 @@ import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
 import { DAY, SECOND } from '../../src/time.ts';
 import { eventually } from '../support/eventually.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
+import { leaksIn } from '../support/leaks.ts';
 import { dumpBucket, dumpRedis, healthUrl, jobOf, openJobs, untilIdle, writeLines } from '../support/stack.ts';
 import { OTHER_APP_SECRET, openStackOfTwoApps } from './more-apps.ts';
 import { openS3Door, S3_SECRET } from './s3-door.ts';
@@ -28,19 +29,6 @@ const FAULTS: readonly FaultAction[] = [
   { type: 'text', body: 'what is that' },
   { type: 'redirect', location: 'http://127.0.0.1:9/' },
 ];
-
-/** The texts that occur in a text although they must not, named. */
-function leaksIn(secrets: ReadonlyMap<string, string>, places: ReadonlyMap<string, string>): string[] {
-  return [...places].flatMap(([place, text]) =>
-    [...secrets].flatMap(([secret, name]) =>
-      [secret, encodeURIComponent(secret), Buffer.from(secret).toString('base64').slice(0, -4)].some((form) =>
-        text.includes(form),
-      )
-        ? [`${name} in ${place}`]
-        : [],
-    ),
-  );
-}
 
 test.each([
   { policy: 'none', env: { ARCHIVE_OPEN_ID: 'none' } },
