@@ -1,18 +1,20 @@
 import type { Config, ConfigWithStore } from '../config.ts';
 import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
-import { FAILURES, type Failure, FailureError } from '../failure.ts';
-import { type MediaVariant, mediaJobId, parseMediaJob } from '../media/media-job.ts';
+import { FAILURES, FailureError } from '../failure.ts';
+import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
 import { laneOf } from '../queue/lane.ts';
-import { replay, type SkipReason } from '../queue/replay.ts';
+import type { Replayed, SkipReason } from '../queue/replay.ts';
 import { DEAD_LETTER_PREFIX } from '../store/object-keys.ts';
+import { matchesAll } from './chosen-letters.ts';
 import { CommandError, EXIT } from './command-error.ts';
-import { findDeadLetterKeys } from './find-dead-letter.ts';
-import { checkAppId, mediaNames, NO_APP, variantOf, wrongMediaId } from './media-name.ts';
+import { type Discarded, discardLetters } from './discard-letters.ts';
+import { checkAppId, mediaNames, NO_APP, nameOf, variantOf, wrongMediaId } from './media-name.ts';
 import { instant, letterText, titleOf } from './media-story.ts';
 import { type OpenQueue, openQueue, openStore } from './open-queue.ts';
 import { type Output, table } from './output.ts';
-import { steadyPace } from './steady-pace.ts';
+import { readLetters } from './read-letters.ts';
+import { replayLetters } from './replay-letters.ts';
 
 /** What `replay` and `discard` share: whom they concern, and who does it. */
 export interface MassOptions {
@@ -34,7 +36,7 @@ export async function listDeadLetters(config: Config, filter: DeadLetterFilter, 
   await using queue = await openQueue(config);
   const rows: DeadLetterSummary[] = [];
   for await (const summary of queue.deadLetterIndex.list(filter)) {
-    if (output.json) output.result({ ...summary, ...variantFact(summary) }, () => '');
+    if (output.json) output.result({ ...summary, ...nameOf(summary) }, () => '');
     else rows.push(summary);
   }
   if (output.json) return EXIT.done;
@@ -58,11 +60,6 @@ export async function listDeadLetters(config: Config, filter: DeadLetterFilter, 
   return EXIT.done;
 }
 
-function variantFact(summary: DeadLetterSummary): { variant?: MediaVariant } {
-  const variant = variantOf(summary.jobId, summary);
-  return variant === undefined ? {} : { variant };
-}
-
 /** `dead-letters show <appId> <mediaId>`: the whole letter, of each variant. Exit 1 when there is none. */
 export async function showDeadLetter(
   config: ConfigWithStore,
@@ -71,30 +68,19 @@ export async function showDeadLetter(
   output: Output,
 ): Promise<number> {
   if (appId !== NO_APP) checkAppId(appId);
-  const names = mediaNames(appId, text);
   await using queue = await openQueue(config);
   using opened = openStore(config.store, queue.deadLetterIndex);
-  const signal = AbortSignal.timeout(60_000);
-  // What was no MediaJob goes by the id that it had in the queue, whatever that is.
-  const jobIds = [...names.map(mediaJobId), text];
-  const listed = await Promise.all(jobIds.map((jobId) => queue.deadLetterIndex.get(jobId)));
-  let keys = listed.flatMap((summary) => (summary?.appId === appId ? summary.key : []));
-  if (keys.length === 0 && names.length === 0 && appId !== NO_APP) throw wrongMediaId(text);
-  if (keys.length === 0) keys = await findDeadLetterKeys(opened.store, names, signal);
-  let shown = 0;
-  for (const key of keys) {
-    const letter = await opened.deadLetters.read(key, signal);
-    if (!letter.ok) {
-      const { code } = letter.failure;
-      throw new CommandError(`the letter can't be read: ${code} (${FAILURES[code].hint})`);
-    }
-    const { value } = letter;
-    if (value === undefined) continue;
-    const gap = shown === 0 ? '' : '\n';
-    output.result({ key, ...value }, () => gap + letterText(key, value, Date.now()));
-    shown += 1;
+  const desk = { ...opened, deadLetterIndex: queue.deadLetterIndex };
+  const read = await readLetters(desk, appId, text, AbortSignal.timeout(60_000));
+  if (!read.ok) {
+    const { code } = read.failure;
+    throw new CommandError(`the letter can't be read: ${code} (${FAILURES[code].hint})`);
   }
-  if (shown === 0) throw new CommandError(`there is no dead letter of ${appId} ${text}`);
+  if (read.value.length === 0 && mediaNames(appId, text).length === 0 && appId !== NO_APP) throw wrongMediaId(text);
+  if (read.value.length === 0) throw new CommandError(`there is no dead letter of ${appId} ${text}`);
+  for (const [index, { key, letter }] of read.value.entries()) {
+    output.result({ key, ...letter }, () => (index === 0 ? '' : '\n') + letterText(key, letter, Date.now()));
+  }
   return EXIT.done;
 }
 
@@ -104,37 +90,32 @@ export async function replayDeadLetters(
   options: ReplayCommandOptions,
   output: Output,
 ): Promise<number> {
-  const { dryRun, includeExpired, by, note } = options;
+  const { dryRun, includeExpired, by, note, rate } = options;
   await using queue = await openQueue(config);
   using opened = openStore(config.store, queue.deadLetterIndex);
   const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
   using progress = output.progress('replay', chosen.length);
-  const pace = steadyPace(options.rate);
   const skipped: Partial<Record<SkipReason, number>> = {};
   let replayed = 0;
   let failed = 0;
   const parts = { ...queue, deadLetters: opened.deadLetters, mediaTtlMs: config.media.ttlMs, now: Date.now };
+  const how = { note: { by, reason: note }, includeExpired, dryRun, ...(rate === undefined ? {} : { rate }) };
   const tellSums = (more: object = {}): void => {
     progress.stop();
     const sums = { dryRun, matched: chosen.length, replayed, skipped, failed, ...more };
     output.result(sums, () => sumsText(dryRun ? 'would replay' : 'replayed', replayed, chosen.length, failed));
   };
 
-  async function replayOne(summary: DeadLetterSummary): Promise<void> {
-    if (!dryRun) await pace();
-    const { appId, mediaId, reason } = summary;
-    const named = { appId, mediaId, ...variantFact(summary) };
-    const done = await replay(
-      parts,
-      summary,
-      { note: { by, reason: note }, includeExpired, dryRun },
-      AbortSignal.timeout(60_000),
-    );
+  function tell(letter: DeadLetterSummary, done: Replayed): void {
+    const named = nameOf(letter);
     progress.advance(1);
     if (done.outcome === 'replayed') {
       replayed += 1;
       if (dryRun)
-        output.result({ ...named, outcome: 'would-replay' }, () => `${titleOf(named)}: would replay (${reason})`);
+        output.result(
+          { ...named, outcome: 'would-replay' },
+          () => `${titleOf(named)}: would replay (${letter.reason})`,
+        );
     } else if (done.outcome === 'failed') {
       failed += 1;
       output.result({ ...named, ...done }, () => `${titleOf(named)}: ${done.failure.code}`);
@@ -145,7 +126,7 @@ export async function replayDeadLetters(
   }
 
   try {
-    for (const summary of chosen) await replayOne(summary);
+    for await (const { letter, done } of replayLetters(parts, chosen, how, NEVER)) tell(letter, done);
   } catch (error) {
     tellSums({ incomplete: true });
     throw error;
@@ -153,6 +134,9 @@ export async function replayDeadLetters(
   tellSums();
   return failed === 0 ? EXIT.done : EXIT.failed;
 }
+
+/** A command goes on until it is done or the process is ended. */
+const NEVER = new AbortController().signal;
 
 const SKIPPED: Readonly<Record<SkipReason, string>> = {
   expired: 'WeChat no longer has the media (--include-expired tries it all the same)',
@@ -182,34 +166,25 @@ export async function discardDeadLetters(
     output.result(sums, () => sumsText(dryRun ? 'would discard' : 'discarded', discarded, chosen.length, failed));
   };
 
-  async function discardOne(summary: DeadLetterSummary): Promise<void> {
-    const { jobId, key, appId, mediaId, reason, deadline } = summary;
-    const named = { appId, mediaId, ...variantFact(summary) };
-    const signal = AbortSignal.timeout(60_000);
+  function tell(letter: DeadLetterSummary, done: Discarded): void {
+    const named = nameOf(letter);
     progress.advance(1);
-    if (options.dryRun) {
-      discarded += 1;
-      output.result({ ...named, outcome: 'would-discard' }, () => `${titleOf(named)}: would discard (${reason})`);
+    if (done.outcome === 'failed') {
+      failed += 1;
+      output.result({ ...named, ...done }, () => `${titleOf(named)}: ${done.failure.code}`);
       return;
     }
-    const letter = await opened.deadLetters.read(key, signal);
-    let trouble: Failure | undefined;
-    if (!letter.ok) trouble = letter.failure;
-    else if (letter.value === undefined) await queue.deadLetterIndex.discard(jobId, deadline);
-    else if (letter.value.status === 'resolved') await queue.deadLetterIndex.remove(jobId);
-    else {
-      const noted = { by: options.by, reason: options.note };
-      trouble = await opened.deadLetters.discard(jobId, key, letter.value, noted, signal);
-    }
-    if (trouble === undefined) discarded += 1;
-    else {
-      failed += 1;
-      output.result({ ...named, outcome: 'failed', failure: trouble }, () => `${titleOf(named)}: ${trouble.code}`);
-    }
+    discarded += 1;
+    if (options.dryRun)
+      output.result(
+        { ...named, outcome: 'would-discard' },
+        () => `${titleOf(named)}: would discard (${letter.reason})`,
+      );
   }
 
+  const how = { note: { by: options.by, reason: options.note }, dryRun: options.dryRun };
   try {
-    for (const summary of chosen) await discardOne(summary);
+    for await (const { letter, done } of discardLetters(opened.deadLetters, chosen, how, NEVER)) tell(letter, done);
   } catch (error) {
     tellSums({ incomplete: true });
     throw error;
@@ -277,8 +252,7 @@ async function choose(
   letters: AsyncIterable<DeadLetterSummary>,
   { filter, all }: MassOptions,
 ): Promise<DeadLetterSummary[]> {
-  const { limit: _limit, ...narrowing } = filter;
-  if (Object.values(narrowing).every((value) => value === undefined) && !all) {
+  if (matchesAll(filter) && !all) {
     throw new CommandError(
       'this would concern every dead letter: give a filter, or --all if that is meant',
       EXIT.usage,

@@ -41,3 +41,9 @@ export function wrongMediaId(text: string): CommandError {
 export function variantOf(jobId: string, { appId, mediaId }: MediaName): MediaVariant | undefined {
   return MEDIA_VARIANTS.find((variant) => jobId === `${appId}-${mediaId}.${variant}`);
 }
+
+/** The media of a letter, with its variant where it is one. */
+export function nameOf({ jobId, appId, mediaId }: { readonly jobId: string } & MediaName): MediaName {
+  const variant = variantOf(jobId, { appId, mediaId });
+  return { appId, mediaId, ...(variant === undefined ? {} : { variant }) };
+}
