@@ -20,6 +20,8 @@ export interface DeadLetterFilter {
   readonly since?: number;
   readonly until?: number;
   readonly limit?: number;
+  /** Only those listed behind this one, which itself may be gone by now. */
+  readonly after?: Pick<DeadLetterSummary, 'jobId' | 'diedAt'>;
 }
 
 /**
@@ -42,8 +44,11 @@ export interface DeadLetterIndex {
   /** Tells, for each id, whether an open dead letter is there. */
   hasAny(jobIds: readonly string[]): Promise<boolean[]>;
   count(): Promise<number>;
-  /** Lists in the order of death, a page of memory at a time. */
-  list(filter: DeadLetterFilter): AsyncIterable<DeadLetterSummary>;
+  /**
+   * Lists in the order of death, and of their ids where they died at the same time, a page of memory at a time. Throws the
+   * reason of `signal` when it aborts between two pages.
+   */
+  list(filter: DeadLetterFilter, signal?: AbortSignal): AsyncIterable<DeadLetterSummary>;
 }
 
 export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: Clock): DeadLetterIndex {
@@ -64,17 +69,21 @@ export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: 
         .exec();
   }
 
-  async function* list({
-    since,
-    until,
-    limit = Number.POSITIVE_INFINITY,
-    ...wanted
-  }: DeadLetterFilter): AsyncIterable<DeadLetterSummary> {
+  async function* list(
+    { since, until, limit = Number.POSITIVE_INFINITY, after, ...wanted }: DeadLetterFilter,
+    signal?: AbortSignal,
+  ): AsyncIterable<DeadLetterSummary> {
     let left = limit;
-    let from: number | string = since ?? '-inf';
+    const start = after === undefined ? undefined : { at: Date.parse(after.diedAt), jobId: Buffer.from(after.jobId) };
+    let from: number | string = Math.max(since ?? Number.NEGATIVE_INFINITY, start?.at ?? Number.NEGATIVE_INFINITY);
+    if (from === Number.NEGATIVE_INFINITY) from = '-inf';
+    /** Redis orders by bytes what has the same score. */
+    const isBehind = ([jobId, score]: readonly [string, number]): boolean =>
+      start === undefined || score > start.at || Buffer.compare(Buffer.from(jobId), start.jobId) > 0;
     /** Those of the last page that died in its last millisecond: the next page begins with that millisecond again. */
     let seen = new Set<string>();
     while (left > 0) {
+      signal?.throwIfAborted();
       const page = await redis.zrange(
         deadByTime,
         String(from),
@@ -87,7 +96,8 @@ export function createDeadLetterIndex(redis: RedisClient, keys: RedisKeys, now: 
       );
       const rows = pairs(page).filter(([jobId]) => !seen.has(jobId));
       if (rows.length === 0) return;
-      const records = await redis.hmget(deadRecords, ...rows.map(([jobId]) => jobId));
+      const wantedIds = rows.filter(isBehind).map(([jobId]) => jobId);
+      const records = wantedIds.length === 0 ? [] : await redis.hmget(deadRecords, ...wantedIds);
       for (const record of records) {
         const summary = parseRecord(record);
         if (summary === undefined || !matches(summary, wanted)) continue;
@@ -150,7 +160,7 @@ function parseRecord(text: string | null | undefined): DeadLetterSummary | undef
 
 function matches(
   summary: DeadLetterSummary,
-  { appId, reason, errcode }: Omit<DeadLetterFilter, 'since' | 'until' | 'limit'>,
+  { appId, reason, errcode }: Pick<DeadLetterFilter, 'appId' | 'reason' | 'errcode'>,
 ): boolean {
   return (
     (appId === undefined || summary.appId === appId) &&

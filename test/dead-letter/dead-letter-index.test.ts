@@ -164,6 +164,33 @@ test('every letter is listed once, however many died in the same millisecond', a
   );
 });
 
+test('a list goes on behind any letter, also one that is gone and among those of the same millisecond', async () => {
+  const letters: DeadLetterSummary[] = [];
+  // Redis orders them by bytes: upper case before lower case, and both before the rest.
+  for (const name of ['Z', 'a', 'b', 'é', '\uffff', '\u{1f600}']) letters.push(summary(name));
+  clock.advance(1);
+  letters.push(summary('Y'));
+  for (const letter of letters) await index.add(letter);
+  const names = letters.map(({ mediaId }) => mediaId);
+  expect(await listed()).toEqual(names);
+  for (const [place, after] of letters.entries()) {
+    expect(await listed({ after })).toEqual(names.slice(place + 1));
+    expect(await listed({ after, limit: 2 })).toEqual(names.slice(place + 1, place + 3));
+  }
+  const [, gone] = letters;
+  if (gone === undefined) throw new Error('no letter');
+  await index.remove(gone.jobId);
+  expect(await listed({ after: gone })).toEqual(names.slice(2));
+  expect(await listed({ after: gone, since: clock.now() })).toEqual(['Y']);
+  expect(await listed({ after: { jobId: '', diedAt: iso(clock.now() + 1) } })).toEqual([]);
+});
+
+test('a list ends when it is told to', async () => {
+  await index.add(summary('a'));
+  const signal = AbortSignal.abort(new Error('enough'));
+  await expect(Array.fromAsync(index.list({}, signal))).rejects.toThrow('enough');
+});
+
 test('a record that cannot be read does not hide the others', async () => {
   await index.add(summary('a'));
   await index.add(summary('b'));
