@@ -1,4 +1,6 @@
 import { distance } from 'fastest-levenshtein';
+import { type ApiToken, parseApiTokens } from './api-token.ts';
+import { isLoopback } from './loopback.ts';
 import { DEFAULT_MEDIA_TTL_MS } from './media/deadline.ts';
 import { appIdSchema } from './media/media-job.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
@@ -38,6 +40,14 @@ export interface Config {
     readonly metricsHost: string;
     readonly metricsPort: number;
   };
+  readonly ingest: {
+    readonly host: string;
+    readonly port: number;
+    /** None: everything is allowed, to this machine alone. */
+    readonly tokens: readonly ApiToken[];
+    /** Requests a second with one token; 0 means no limit. */
+    readonly rateLimit: number;
+  };
   readonly logLevel: LogLevel;
 }
 
@@ -46,8 +56,8 @@ export type ConfigWithStore = Config & { readonly store: StoreConfig };
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** What a command can't do without, beyond Redis. */
-export type ConfigNeed = 'store' | 'accounts';
+/** What a command can't do without, beyond Redis. `guard`: tokens, unless it is this machine alone that is listened to. */
+export type ConfigNeed = 'store' | 'accounts' | 'guard';
 
 /** One mistake in the environment, ready to be shown. `received` is `[redacted]` for secrets. */
 export interface ConfigMistake {
@@ -248,6 +258,31 @@ export const VARIABLES = {
     example: '9464',
     default: '9464',
   }),
+  HTTP_HOST: variable({
+    parse: nonEmpty,
+    expected: 'an address to listen on',
+    example: '0.0.0.0',
+    default: '127.0.0.1',
+  }),
+  HTTP_PORT: variable({
+    parse: (text) => within(integer(text), 0, 65_535),
+    expected: 'a port; 0 takes any free one',
+    example: '8080',
+    default: '8080',
+  }),
+  API_TOKENS: variable({
+    parse: parseApiTokens,
+    expected:
+      'distinct tokens of 16 to 256 characters of A-Z a-z 0-9 - . _ ~ + / =, separated by commas, each as TOKEN or with scopes before it, such as ingest+read:TOKEN',
+    example: 'the output of `openssl rand -hex 32`',
+    secret: true,
+  }),
+  API_RATE_LIMIT: variable({
+    parse: (text) => within(integer(text), 0, 1_000_000),
+    expected: 'requests a second, a whole number; 0 for no limit',
+    example: '2000',
+    default: '2000',
+  }),
   LOG_LEVEL: variable({ parse: oneOf(LOG_LEVELS), expected: LOG_LEVELS.join(', '), example: 'info', default: 'info' }),
 } as const;
 
@@ -342,6 +377,11 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
   }
 
   const forwardUrl = read('WEIXIN_FORWARD_URL');
+  const httpHost = withDefault('HTTP_HOST');
+  const tokens = read('API_TOKENS');
+  if (needs.includes('guard') && !env['API_TOKENS'] && !isLoopback(httpHost)) {
+    mistakes.push(missing('API_TOKENS', `a token, since HTTP_HOST ${JSON.stringify(httpHost)} lets other machines in`));
+  }
 
   const config: Config = {
     redis: {
@@ -380,6 +420,12 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       shutdownGraceMs: withDefault('SHUTDOWN_GRACE_SECONDS') * SECOND,
       metricsHost: withDefault('METRICS_HOST'),
       metricsPort: withDefault('METRICS_PORT'),
+    },
+    ingest: {
+      host: httpHost,
+      port: withDefault('HTTP_PORT'),
+      tokens: tokens ?? [],
+      rateLimit: withDefault('API_RATE_LIMIT'),
     },
     logLevel: withDefault('LOG_LEVEL'),
   };

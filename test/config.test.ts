@@ -52,7 +52,7 @@ function namesOf(env: Env, needs: ConfigNeed[] = []): string[] {
 
 describe('what is read', () => {
   test('nothing set gives the documented defaults', () => {
-    const { redis, weixin, media, worker, logLevel, store, accounts } = loadConfig({});
+    const { redis, weixin, media, worker, ingest, logLevel, store, accounts } = loadConfig({});
     expect(redis.url.reveal()).toBe('redis://127.0.0.1:6379');
     expect(redis).toMatchObject({ prefix: '{weixin-media}', sentinelMaster: 'mymaster' });
     expect(redis.sentinels).toBeUndefined();
@@ -69,6 +69,7 @@ describe('what is read', () => {
       metricsHost: '127.0.0.1',
       metricsPort: 9464,
     });
+    expect(ingest).toEqual({ host: '127.0.0.1', port: 8080, tokens: [], rateLimit: 2_000 });
     expect(logLevel).toBe('info');
     expect(store).toBeUndefined();
     expect(accounts).toEqual([]);
@@ -206,6 +207,10 @@ describe('what is refused', () => {
     ['SHUTDOWN_GRACE_SECONDS', ['-1', '3601', 'x']],
     ['METRICS_HOST', [' ']],
     ['METRICS_PORT', ['65536', '-1', 'http']],
+    ['HTTP_HOST', [' ']],
+    ['HTTP_PORT', ['65536', '-1', 'http']],
+    ['API_TOKENS', ['short', 'read:', 'all:a-token-of-16-ch', 'a-token-of-16-ch,a-token-of-16-ch']],
+    ['API_RATE_LIMIT', ['-1', '1.5', 'none', '1000001']],
     ['LOG_LEVEL', ['INFO', 'verbose']],
   ];
 
@@ -369,6 +374,7 @@ describe('secrets', () => {
   test('no wrong value of a secret variable is ever printed', () => {
     const secretNames = Object.entries(VARIABLES).flatMap(([name, { secret }]) => (secret === true ? [name] : []));
     expect(secretNames.toSorted()).toEqual([
+      'API_TOKENS',
       'ARCHIVE_OPEN_ID_KEY',
       'REDIS_URL',
       'WEIXIN_APP_SECRET',
@@ -646,4 +652,27 @@ test('an accounts file that stands in its variable is refused, and its secrets a
   }
   expect(said).toContain('WEIXIN_ACCOUNTS_FILE');
   expect(said).not.toContain('the-secret');
+});
+
+describe('the guard of HTTP', () => {
+  const token = 'a-token-that-must-not-leak';
+
+  test.each(['0.0.0.0', '::', '192.168.1.2', 'example.com'])('tokens are needed to listen on %s', (host) => {
+    const [mistake, ...more] = mistakesOf({ HTTP_HOST: host }, ['guard']);
+    expect(more).toEqual([]);
+    expect(mistake).toMatchObject({ variable: 'API_TOKENS', expected: expect.stringContaining(host) });
+    expect(loadConfig({ HTTP_HOST: host, API_TOKENS: token }, ['guard']).ingest.tokens).toHaveLength(1);
+    // Who does not listen there does not care.
+    expect(loadConfig({ HTTP_HOST: host }).ingest.host).toBe(host);
+  });
+
+  test.each(['127.0.0.1', '127.3.2.1', '::1', 'localhost'])('none are needed to listen on %s', (host) => {
+    expect(loadConfig({ HTTP_HOST: host }, ['guard']).ingest).toMatchObject({ host, tokens: [] });
+  });
+
+  test('a wrong list of tokens is told without them', () => {
+    const error = errorOf({ HTTP_HOST: '0.0.0.0', API_TOKENS: `all:${token}` }, ['guard']);
+    expect(error.mistakes).toMatchObject([{ variable: 'API_TOKENS', received: '[redacted]' }]);
+    expect(inspect(error)).not.toContain(token);
+  });
 });

@@ -183,22 +183,44 @@ test('every file that it links to is there', () => {
 
 describe('docker-compose.yml', () => {
   const compose = fileText('docker-compose.yml');
-  const set = new Map(
-    [...compose.matchAll(/^ {6}([A-Z][A-Z0-9_]+):(.*)$/gm)].map(([, name = '', value]) => [name, value]),
-  );
+  const known = Object.keys(VARIABLES);
 
-  test('sets no variable that the program refuses', () => {
-    const known = new Set([...Object.keys(VARIABLES), 'AWS_ENDPOINT_URL_S3', 'AWS_REGION']);
-    expect([...set.keys()].filter((name) => !known.has(name))).toEqual([]);
-  });
+  /** What a service sets: by value, as it stands there. */
+  function settingsOf(service: string): Map<string, string | undefined> {
+    const [, block = ''] = new RegExp(`^ {2}${service}:\\n([\\s\\S]*?)^(?: {2})?\\w+:$`, 'm').exec(compose) ?? [];
+    return new Map([...block.matchAll(/^ {6}([A-Z][A-Z0-9_]+):(.*)$/gm)].map(([, name = '', value]) => [name, value]));
+  }
 
-  test('gives its worker every variable of .env but the addresses of its own parts', () => {
-    const own = ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'METRICS_HOST', 'METRICS_PORT'];
-    const absent = ['REDIS_SENTINELS', 'REDIS_SENTINEL_MASTER', 'REDIS_CLUSTER_NODES', 'REDIS_WAIT_REPLICAS'];
-    const names = Object.keys(VARIABLES).filter((name) => ![...own, ...absent, 'ARCHIVE_BUCKET'].includes(name));
-    expect(names.filter((name) => set.get(name) !== '')).toEqual([]);
-    expect(set.get('ARCHIVE_BUCKET')).toMatch(/^ \$\{ARCHIVE_BUCKET:-/);
-    for (const name of own) expect(set.get(name)).toMatch(/^ [^$]+$/);
+  const absent = ['REDIS_SENTINELS', 'REDIS_SENTINEL_MASTER', 'REDIS_CLUSTER_NODES', 'REDIS_WAIT_REPLICAS'];
+  const ofIngest = ['HTTP_HOST', 'HTTP_PORT', 'API_TOKENS', 'API_RATE_LIMIT'];
+  const ofArchiving = /^(METRICS_|WORKER_|WEIXIN_(API|DOWNLOAD|.+_TIMEOUT)|MEDIA_MAX_BYTES$|ARCHIVE_PART_SIZE$)/;
+  const services = [
+    {
+      service: 'worker',
+      own: ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'METRICS_HOST', 'METRICS_PORT'],
+      wanted: known.filter((name) => !ofIngest.includes(name)),
+    },
+    {
+      service: 'ingest',
+      own: ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'HTTP_HOST', 'HTTP_PORT'],
+      wanted: known.filter((name) => !ofArchiving.test(name)),
+    },
+  ];
+
+  describe.each(services)('its $service', ({ service, own, wanted }) => {
+    const set = settingsOf(service);
+
+    test('sets no variable that the program refuses', () => {
+      const allowed = [...known, 'AWS_ENDPOINT_URL_S3', 'AWS_REGION'];
+      expect([...set.keys()].filter((name) => !allowed.includes(name))).toEqual([]);
+    });
+
+    test('is given every variable of .env that it needs, but the addresses of the own parts', () => {
+      const names = wanted.filter((name) => ![...own, ...absent, 'ARCHIVE_BUCKET'].includes(name));
+      expect(names.filter((name) => set.get(name) !== '')).toEqual([]);
+      expect(set.get('ARCHIVE_BUCKET')).toMatch(/^ \$\{ARCHIVE_BUCKET:-/);
+      for (const name of own) expect(set.get(name)).toMatch(/^ [^$]+$/);
+    });
   });
 
   test('gives a worker more time to stop than it takes by default', () => {
