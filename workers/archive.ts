@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { orAbort } from '../src/abort.ts';
+import { orAbort, untilAborted } from '../src/abort.ts';
 import { archiveMedia } from '../src/archive/archive-media.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
@@ -47,6 +47,7 @@ import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
 import { createHttpPool } from '../src/weixin/http.ts';
 import { createVideoDownloader } from '../src/weixin/video-url.ts';
 import { createWeixinClient } from '../src/weixin/weixin-client.ts';
+import { StartupError } from './startup-error.ts';
 
 const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
 const REDIS_REMINDER_MS = 10 * SECOND;
@@ -55,11 +56,6 @@ const STORE_PROBE_PAUSE_MS = 30 * SECOND;
 /** Between the clock of this machine and that of Redis. */
 const CLOCK_TOLERANCE_MS = MINUTE;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
-
-/** Thrown when the worker can't do its work at all; the message says what to do. */
-export class StartupError extends Error {
-  override readonly name = 'StartupError';
-}
 
 /**
  * The archive worker: config → connections → parts → run → dispose.
@@ -249,7 +245,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       },
       'worker started',
     );
-    await aborted(stop);
+    await untilAborted(stop);
     ready = false;
     log.info({ inFlight: dispatcher.inFlight, graceMs: worker.shutdownGraceMs }, 'worker stops');
     await dispatcher.stop(worker.shutdownGraceMs);
@@ -370,13 +366,6 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
 /** More would only delay the first jobs; the rest is said when their first job comes. */
 const MAX_ACCOUNTS_CHECKED = 50;
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  await promise;
-}
 
 /** Asks at most every `maxAgeMs`, and once at a time, however often it is asked itself. */
 function cached<T>(maxAgeMs: number, ask: () => Promise<T>): () => Promise<T> {

@@ -30,8 +30,9 @@ export function cliPath(): string {
 export function startWorkerProcess(
   environment: Readonly<Record<string, string>>,
   stderr: 'pipe' | number = 'pipe',
+  command: 'worker' | 'ingest' = 'worker',
 ): WorkerProcess {
-  const child = spawn(process.execPath, [cliPath(), 'worker'], {
+  const child = spawn(process.execPath, [cliPath(), command], {
     stdio: ['ignore', 'ignore', stderr],
     env: { ...environment },
     // A folder without a .env that could change its settings.
