@@ -54,6 +54,12 @@ async function main(argv: readonly string[]): Promise<number> {
     run(import('./worker.ts').then(({ worker }) => worker(configOf('store', 'accounts')))),
   );
 
+  command(
+    program,
+    'ingest',
+    'Serves HTTP until it is stopped (SIGTERM): media are handed in, looked up and replayed.',
+  ).action(() => run(import('./ingest.ts').then(({ ingest }) => ingest(configOf('accounts', 'guard')))));
+
   command(program, 'enqueue', 'Queues media to be archived.')
     .argument('[appId]', 'the account')
     .argument('[mediaId...]', 'its media')

@@ -53,6 +53,15 @@ export interface Door {
   admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]>;
 }
 
+/** Counts what became of each. */
+export function admissionOf(each: readonly JobAdmission[]): Admission {
+  return {
+    accepted: each.filter((one) => one === 'accepted').length,
+    duplicates: each.filter((one) => one === 'duplicate').length,
+    rejected: each.flatMap((one, index) => (typeof one === 'string' ? [] : [{ index, ...one }])),
+  };
+}
+
 /** Jobs in one command to Redis. */
 const BATCH = 500;
 
@@ -64,12 +73,7 @@ interface Candidate {
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
   async function admit(inputs: readonly unknown[]): Promise<Admission> {
-    const each = await admitEach(inputs);
-    return {
-      accepted: each.filter((one) => one === 'accepted').length,
-      duplicates: each.filter((one) => one === 'duplicate').length,
-      rejected: each.flatMap((one, index) => (typeof one === 'string' ? [] : [{ index, ...one }])),
-    };
+    return admissionOf(await admitEach(inputs));
   }
 
   async function admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]> {

@@ -1,0 +1,189 @@
+import { orAbort, untilAborted } from '../src/abort.ts';
+import type { Config } from '../src/config.ts';
+import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
+import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
+import { type HttpServer, type HttpServerOptions, startHttpServer } from '../src/ingest/http-server.ts';
+import { createWayIn, HAND_IN_TIMEOUT_MS } from '../src/ingest/way-in.ts';
+import { within } from '../src/lifecycle.ts';
+import type { Logger } from '../src/log.ts';
+import { createIngestMetrics } from '../src/operate/ingest-metrics.ts';
+import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
+import { createBatchingDoor } from '../src/queue/batching-door.ts';
+import { createDoor } from '../src/queue/door.ts';
+import { HEARTBEAT_MS } from '../src/queue/fleet.ts';
+import { createGates } from '../src/queue/gates.ts';
+import { openLanes } from '../src/queue/open-lanes.ts';
+import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { createFleetClock } from '../src/redis/fleet-clock.ts';
+import { redisKeys } from '../src/redis/keys.ts';
+import { takePulse } from '../src/redis/pulse.ts';
+import { isFull, readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
+import { createS3Client } from '../src/store/s3-client.ts';
+import { createS3Store } from '../src/store/s3-store.ts';
+import { elapsed, MINUTE, SECOND } from '../src/time.ts';
+import { VERSION } from '../src/version.ts';
+import { StartupError } from './startup-error.ts';
+
+const REDIS_REMINDER_MS = 10 * SECOND;
+/** Between the clock of this machine and that of Redis. */
+const CLOCK_TOLERANCE_MS = MINUTE;
+const CLOSE_TIMEOUT_MS = 5 * SECOND;
+const STORE_CONNECTIONS = 16;
+
+/**
+ * The HTTP door: config → connections → parts → run → dispose.
+ *
+ * Listens at once, also while Redis is away, and says so to whoever asks. Runs until `stop` aborts, then lets what is
+ * under way end. Resolves within SHUTDOWN_GRACE_SECONDS and a few seconds more, also when Redis is gone.
+ *
+ * @param more routes of others, and other limits for tests.
+ * @throws StartupError when the address can't be listened on, or Redis has not the database of REDIS_URL.
+ */
+export async function runIngest(
+  config: Config,
+  log: Logger,
+  stop: AbortSignal,
+  more: Pick<HttpServerOptions, 'plugins' | 'limits'> = {},
+): Promise<void> {
+  const { accounts, media, store: storeConfig, ingest, worker } = config;
+
+  // Connections
+  const onRedisError = (error: Error): void =>
+    log.warn({ err: error, redis: describeRedis(config.redis) }, 'Redis connection error');
+  const redis = connectRedis(config.redis, 'hasty', 'weixin-media:ingest', onRedisError);
+  const s3 = storeConfig === undefined ? undefined : createS3Client(storeConfig, STORE_CONNECTIONS);
+
+  // Parts
+  const clock = createFleetClock(redis, elapsed, Date.now);
+  const { now } = clock;
+  const keys = redisKeys(config.redis.prefix);
+  const pulse = takePulse(redis, keys, elapsed);
+  const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs: worker.lockMs / 2 });
+  // Apps that have authorised a platform have no account: they are to be asked for here too.
+  const apps = new Set(accounts.map(({ appId }) => appId));
+  const door = createDoor({
+    redis,
+    keys,
+    lanes,
+    mediaTtlMs: media.ttlMs,
+    openId: media.openId,
+    apps,
+    waitReplicas: config.redis.waitReplicas ?? 0,
+    now,
+  });
+  const wayIn = createWayIn({ redis, door: createBatchingDoor(door, HAND_IN_TIMEOUT_MS), pulse });
+  const gates = createGates(redis, keys, now, elapsed, Math.random);
+  const markers = createArchivedMarkers(redis, keys, now);
+  const deadLetterIndex = createDeadLetterIndex(redis, keys, now);
+  const bucket = openBucket();
+  const redisUp = (): boolean => redis.status === 'ready' && !pulse.isSilent;
+  const metrics = createIngestMetrics(redisUp);
+
+  // Run
+  let ready = false;
+  let server: HttpServer | undefined;
+  let clockDiffers = false;
+  const beat = setInterval(() => {
+    if (redis.status === 'ready') syncClock().catch(() => undefined);
+  }, HEARTBEAT_MS);
+
+  try {
+    server = await startHttpServer({
+      ...ingest,
+      media: {
+        wayIn,
+        desk: { queue: { redis, keys, lanes, gates, markers, deadLetterIndex }, bucket, mediaTtlMs: media.ttlMs },
+        now,
+      },
+      deadLetters: {
+        replayParts: { redis, keys, lanes, mediaTtlMs: media.ttlMs, now },
+        index: deadLetterIndex,
+        bucket,
+        stop,
+      },
+      unready: () => {
+        if (!ready) return 'starting or stopping';
+        if (redis.status !== 'ready') return 'Redis is not connected';
+        return pulse.isSilent ? 'Redis does not answer' : undefined;
+      },
+      metrics,
+      elapsed,
+      log,
+      ...more,
+    }).catch((error: unknown) => {
+      if (!(error instanceof Error && 'syscall' in error && 'code' in error)) throw error;
+      const { code } = error;
+      throw new StartupError(
+        `HTTP_PORT ${ingest.port} on ${ingest.host} can't be listened on (${code}): set HTTP_PORT to a free port`,
+      );
+    });
+    log.info(
+      { version: VERSION, apps: apps.size, httpHost: ingest.host, httpPort: server.port, tokens: ingest.tokens.length },
+      'ingest listens',
+    );
+    if (apps.size === 0) log.warn('no account is configured: all media are rejected');
+    if (bucket === undefined) log.info('ARCHIVE_BUCKET is not set: dead letters can be listed, not shown or replayed');
+    await checkRedis();
+    await orAbort(syncClock(), stop).catch((error: unknown) =>
+      log.warn({ err: error }, 'Redis does not tell its time'),
+    );
+    ready = true;
+    log.info('ingest started');
+    await untilAborted(stop);
+  } catch (error) {
+    // Stopped before it was ready: nothing has been taken.
+    if (!stop.aborted) throw error;
+  } finally {
+    ready = false;
+    log.info({ graceMs: worker.shutdownGraceMs }, 'ingest stops');
+    await server?.close(worker.shutdownGraceMs);
+    clearInterval(beat);
+    pulse.stop();
+    await within(CLOSE_TIMEOUT_MS, lanes.close());
+    s3?.destroy();
+    await closeRedis(redis);
+    log.info('ingest stopped');
+  }
+
+  function openBucket(): HttpServerOptions['deadLetters']['bucket'] {
+    if (s3 === undefined || storeConfig === undefined) return undefined;
+    const { bucket: name, partSizeBytes } = storeConfig;
+    const store = createS3Store({ client: s3, bucket: name, partSizeBytes });
+    return { store, deadLetters: createDeadLetters(store, deadLetterIndex, now) };
+  }
+
+  async function checkRedis(): Promise<void> {
+    const waiting = setInterval(() => {
+      log.warn({ redis: describeRedis(config.redis) }, 'waiting for Redis: check REDIS_URL');
+    }, REDIS_REMINDER_MS);
+    try {
+      await untilReady(redis, stop);
+    } catch (error) {
+      if (!(error instanceof DatabaseRefusedError)) throw error;
+      throw new StartupError(
+        `REDIS_URL names a database that ${describeRedis(config.redis)} does not have: ${error.message}`,
+      );
+    } finally {
+      clearInterval(waiting);
+    }
+    try {
+      const facts = await orAbort(
+        readRedisFacts(redis),
+        AbortSignal.any([stop, AbortSignal.timeout(CLOSE_TIMEOUT_MS)]),
+      );
+      if (isFull(facts)) log.error('Redis is full and takes no media: raise its maxmemory');
+      for (const mistake of redisMistakes(facts)) log.warn(mistake);
+    } catch (error) {
+      // It broke again just now, or may not be asked: whether it takes media is told with each request.
+      log.warn({ err: error }, 'Redis tells nothing of itself');
+    }
+  }
+
+  async function syncClock(): Promise<void> {
+    const aheadMs = await clock.sync();
+    const differs = Math.abs(aheadMs) > CLOCK_TOLERANCE_MS;
+    if (differs && !clockDiffers)
+      log.warn({ aheadMs }, 'the clock of this machine differs from that of Redis, which counts: check both');
+    clockDiffers = differs;
+  }
+}
