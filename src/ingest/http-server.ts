@@ -72,6 +72,7 @@ const LIMITS: HttpLimits = {
 const KEEP_ALIVE_MS = 75 * SECOND;
 /** A connection on which nothing moves, such as of a client that does not read its answer. */
 const STILL_CONNECTION_MS = 2 * MINUTE;
+const CLOSE_IDLE_EVERY_MS = 100;
 const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 /** Node would leave out what is beyond its own limit without a word. */
@@ -134,8 +135,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     close: async (graceMs) => {
       closing = true;
       const closed = app.close();
+      // Node closes those that are idle just now; one that was refused in the middle of its body is so a little later.
+      const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS);
       if (!(await within(graceMs, closed))) app.server.closeAllConnections();
       await closed;
+      clearInterval(idle);
     },
   };
 

@@ -182,3 +182,17 @@ describe('slow clients', () => {
     expect(ingest.log()).not.toContain('unexpected fault');
   });
 });
+
+test('who was refused in the middle of a body does not hold up the end', async () => {
+  const own = await openIngest({
+    REDIS_URL: corner.url,
+    QUEUE_PREFIX: corner.prefix,
+    // Longer than this test may take.
+    SHUTDOWN_GRACE_SECONDS: '600',
+  });
+  await own.ready();
+  const response = await own.post('/v1/media', 'x'.repeat(1_500_000), { headers: { authorization: 'Bearer wrong' } });
+  expect(response.status).toBe(401);
+  await response.arrayBuffer();
+  await own.stop();
+});
