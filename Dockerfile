@@ -1,4 +1,4 @@
-# The archive worker and the command line. Build: docker build -t weixin-media-archiver .
+# The archive worker, the HTTP door and the command line. Build: docker build -t weixin-media-archiver .
 FROM node:24-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
@@ -17,6 +17,6 @@ COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 # The user that the image brings; it owns nothing here and writes nowhere.
 USER node
-EXPOSE 9464
+EXPOSE 9464 8080
 ENTRYPOINT ["node", "dist/src/operate/cli.js"]
 CMD ["worker"]
