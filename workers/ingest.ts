@@ -2,14 +2,18 @@ import { orAbort, untilAborted } from '../src/abort.ts';
 import type { Config } from '../src/config.ts';
 import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
+import { FAILURES } from '../src/failure.ts';
+import { createForward } from '../src/ingest/forward.ts';
 import { type HttpServer, type HttpServerOptions, startHttpServer } from '../src/ingest/http-server.ts';
-import { createWayIn, HAND_IN_TIMEOUT_MS } from '../src/ingest/way-in.ts';
+import { platformGates } from '../src/ingest/platform-gates.ts';
+import { pushRoutes } from '../src/ingest/push-routes.ts';
+import { createWayIn, HAND_IN_TIMEOUT_MS, type WayIn } from '../src/ingest/way-in.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
 import { createIngestMetrics } from '../src/operate/ingest-metrics.ts';
 import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
 import { createBatchingDoor } from '../src/queue/batching-door.ts';
-import { createDoor } from '../src/queue/door.ts';
+import { createDoor, type Door } from '../src/queue/door.ts';
 import { HEARTBEAT_MS } from '../src/queue/fleet.ts';
 import { createGates } from '../src/queue/gates.ts';
 import { openLanes } from '../src/queue/open-lanes.ts';
@@ -22,6 +26,14 @@ import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, MINUTE, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
+import { createApiHosts } from '../src/weixin/api-hosts.ts';
+import { createAccountBook } from '../src/weixin/credentials/account-book.ts';
+import { createAuthorizations } from '../src/weixin/credentials/authorizations.ts';
+import { createComponentEvents } from '../src/weixin/credentials/component-events.ts';
+import { createComponentTickets } from '../src/weixin/credentials/component-tickets.ts';
+import type { TokenRefresh } from '../src/weixin/credentials/issued-token.ts';
+import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
+import { createHttpPool } from '../src/weixin/http.ts';
 import { StartupError } from './startup-error.ts';
 
 const REDIS_REMINDER_MS = 10 * SECOND;
@@ -29,6 +41,8 @@ const REDIS_REMINDER_MS = 10 * SECOND;
 const CLOCK_TOLERANCE_MS = MINUTE;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 const STORE_CONNECTIONS = 16;
+/** For what platforms ask WeChat, a few times an hour. */
+const WEIXIN_CONNECTIONS = 4;
 
 /**
  * The HTTP door: config → connections → parts → run → dispose.
@@ -45,13 +59,15 @@ export async function runIngest(
   stop: AbortSignal,
   more: Pick<HttpServerOptions, 'plugins' | 'limits'> = {},
 ): Promise<void> {
-  const { accounts, media, store: storeConfig, ingest, worker } = config;
+  const { accounts, components, media, store: storeConfig, ingest, weixin, worker } = config;
 
   // Connections
   const onRedisError = (error: Error): void =>
     log.warn({ err: error, redis: describeRedis(config.redis) }, 'Redis connection error');
   const redis = connectRedis(config.redis, 'hasty', 'weixin-media:ingest', onRedisError);
   const s3 = storeConfig === undefined ? undefined : createS3Client(storeConfig, STORE_CONNECTIONS);
+  const http = createHttpPool(weixin.timeouts, WEIXIN_CONNECTIONS);
+  const forward = weixin.forwardUrl === undefined ? undefined : createForward(weixin.forwardUrl, log);
 
   // Parts
   const clock = createFleetClock(redis, elapsed, Date.now);
@@ -59,22 +75,61 @@ export async function runIngest(
   const keys = redisKeys(config.redis.prefix);
   const pulse = takePulse(redis, keys, elapsed);
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs: worker.lockMs / 2 });
-  // Apps that have authorised a platform have no account: they are to be asked for here too.
-  const apps = new Set(accounts.map(({ appId }) => appId));
-  const door = createDoor({
+  const authorizations = createAuthorizations(redis, keys);
+  const book = createAccountBook(accounts, components, authorizations);
+  const doorOptions = {
     redis,
     keys,
     lanes,
     mediaTtlMs: media.ttlMs,
     openId: media.openId,
-    apps,
     waitReplicas: config.redis.waitReplicas ?? 0,
     now,
-  });
-  const wayIn = createWayIn({ redis, door: createBatchingDoor(door, HAND_IN_TIMEOUT_MS), pulse });
+  };
+  const wayInBy = (door: Door): WayIn =>
+    createWayIn({ redis, door: createBatchingDoor(door, HAND_IN_TIMEOUT_MS), pulse });
+  const wayIn = wayInBy(createDoor({ ...doorOptions, apps: book }));
+  // Whose app it is, is proved by the signature: it may have authorised its platform just now.
+  const pushWayIn = wayInBy(createDoor(doorOptions));
   const gates = createGates(redis, keys, now, elapsed, Math.random);
   const markers = createArchivedMarkers(redis, keys, now);
   const deadLetterIndex = createDeadLetterIndex(redis, keys, now);
+  const tickets = createComponentTickets(redis, keys, now);
+  const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
+  const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random: Math.random, onRefresh });
+  const gateHooks = platformGates(gates, authorizations, (appId) => log.info({ appId }, 'gate opened'));
+  const componentEvents = createComponentEvents({
+    redis,
+    keys,
+    components,
+    tickets,
+    authorizations,
+    ...gateHooks,
+    onAuthorized: async (component, appId) => {
+      await gateHooks.onAuthorized(component, appId);
+      log.info({ appId, component: component.appId }, 'an account has authorised the platform');
+      await book.refresh();
+      redeemCodes();
+    },
+    onWithdrawn: async (component, appId) => {
+      await gateHooks.onWithdrawn(component, appId);
+      log.warn({ appId, component: component.appId }, 'an account has withdrawn its authorisation');
+    },
+  });
+  const pushes = pushRoutes({
+    accounts: book,
+    components,
+    admit: async (jobs) => {
+      const handedIn = await pushWayIn.handIn(jobs);
+      if (!handedIn.ok) throw handedIn.error;
+      return handedIn.answers;
+    },
+    componentEvents,
+    ...(forward === undefined ? {} : { forward }),
+    now,
+    log,
+    observe: (event) => metrics.observePush(event),
+  });
   const bucket = openBucket();
   const redisUp = (): boolean => redis.status === 'ready' && !pulse.isSilent;
   const metrics = createIngestMetrics(redisUp);
@@ -83,8 +138,12 @@ export async function runIngest(
   let ready = false;
   let server: HttpServer | undefined;
   let clockDiffers = false;
+  let redeeming: Promise<void> | undefined;
   const beat = setInterval(() => {
-    if (redis.status === 'ready') syncClock().catch(() => undefined);
+    if (redis.status !== 'ready') return;
+    syncClock().catch(() => undefined);
+    book.refresh().catch(() => undefined);
+    redeemCodes();
   }, HEARTBEAT_MS);
 
   try {
@@ -110,6 +169,7 @@ export async function runIngest(
       elapsed,
       log,
       ...more,
+      plugins: [pushes, ...(more.plugins ?? [])],
     }).catch((error: unknown) => {
       if (!(error instanceof Error && 'syscall' in error && 'code' in error)) throw error;
       const { code } = error;
@@ -118,14 +178,24 @@ export async function runIngest(
       );
     });
     log.info(
-      { version: VERSION, apps: apps.size, httpHost: ingest.host, httpPort: server.port, tokens: ingest.tokens.length },
+      {
+        version: VERSION,
+        apps: accounts.length,
+        platforms: components.length,
+        httpHost: ingest.host,
+        httpPort: server.port,
+        tokens: ingest.tokens.length,
+      },
       'ingest listens',
     );
-    if (apps.size === 0) log.warn('no account is configured: all media are rejected');
+    if (accounts.length + components.length === 0) log.warn('no account is configured: all media are rejected');
     if (bucket === undefined) log.info('ARCHIVE_BUCKET is not set: dead letters can be listed, not shown or replayed');
     await checkRedis();
     await orAbort(syncClock(), stop).catch((error: unknown) =>
       log.warn({ err: error }, 'Redis does not tell its time'),
+    );
+    await orAbort(book.refresh(), stop).catch((error: unknown) =>
+      log.warn({ err: error }, 'Redis does not tell who has authorised the platforms'),
     );
     ready = true;
     log.info('ingest started');
@@ -137,9 +207,11 @@ export async function runIngest(
     ready = false;
     log.info({ graceMs: worker.shutdownGraceMs }, 'ingest stops');
     await server?.close(worker.shutdownGraceMs);
+    await forward?.close();
     clearInterval(beat);
     pulse.stop();
-    await within(CLOSE_TIMEOUT_MS, lanes.close());
+    await within(CLOSE_TIMEOUT_MS, Promise.all([redeeming, lanes.close()]));
+    await http.close();
     s3?.destroy();
     await closeRedis(redis);
     log.info('ingest stopped');
@@ -177,6 +249,28 @@ export async function runIngest(
       // It broke again just now, or may not be asked: whether it takes media is told with each request.
       log.warn({ err: error }, 'Redis tells nothing of itself');
     }
+  }
+
+  function onRefresh(refresh: TokenRefresh): void {
+    if (refresh.result === 'failed') log.warn(refresh, 'a token of a platform could not be had');
+    else log.info(refresh, 'a token of a platform was fetched');
+  }
+
+  /** A code expires within the hour. What can't be redeemed now is tried again with the next beat, here or by a worker. */
+  function redeemCodes(): void {
+    if (components.length === 0) return;
+    redeeming ??= tokens
+      .redeemCodes(components, stop)
+      .then(
+        (failures) => {
+          for (const [appId, failed] of failures)
+            log.warn({ appId, failure: failed, hint: FAILURES[failed.code].hint }, 'an authorization code waits');
+        },
+        () => undefined,
+      )
+      .finally(() => {
+        redeeming = undefined;
+      });
   }
 
   async function syncClock(): Promise<void> {

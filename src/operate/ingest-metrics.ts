@@ -13,8 +13,17 @@ export interface AnsweredRequest {
 export interface IngestMetrics {
   observeRequest(request: AnsweredRequest): void;
   observeAdmission(admission: Admission): void;
+  observePush(push: AnsweredPush): void;
   /** The text format of Prometheus. Asks nobody. */
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
+}
+
+/** A push of WeChat's, once it has been answered. */
+export interface AnsweredPush {
+  /** What it came to. */
+  readonly result: string;
+  /** How many media of it are queued now, or were already. */
+  readonly media: number;
 }
 
 /** From a request that is refused to one that replays a thousand letters. */
@@ -43,6 +52,17 @@ export function createIngestMetrics(redisUp: () => boolean): IngestMetrics {
     labelNames: ['result'],
     registers,
   });
+  const pushes = new Counter({
+    name: 'weixin_media_pushes_total',
+    help: 'Message pushes of WeChat, by what they came to.',
+    labelNames: ['result'],
+    registers,
+  });
+  const pushedMedia = new Counter({
+    name: 'weixin_media_pushed_media_total',
+    help: 'Media of message pushes that are queued, or were already.',
+    registers,
+  });
   const up = new Gauge({ name: 'weixin_media_redis_up', help: '1 while Redis answers.', registers });
 
   return {
@@ -54,6 +74,10 @@ export function createIngestMetrics(redisUp: () => boolean): IngestMetrics {
       jobs.inc({ result: 'accepted' }, accepted);
       jobs.inc({ result: 'duplicate' }, duplicates);
       jobs.inc({ result: 'rejected' }, rejected.length);
+    },
+    observePush: ({ result, media }) => {
+      pushes.inc({ result });
+      pushedMedia.inc(media);
     },
     render: async () => {
       up.set(redisUp() ? 1 : 0);

@@ -64,6 +64,14 @@ function isOfHost(failure: Failure, attemptNumber: number): boolean {
   return isSilence(failure) || isNoConnection(failure) || (mayBeOfHost(failure) && attemptNumber > 1);
 }
 
+/**
+ * True when another token may do. One that was had before an account withdrew its authorisation, and gave it again, is
+ * refused as if it still were withdrawn.
+ */
+function isOfToken({ credential }: Account, { code }: Failure): boolean {
+  return code === 'token-rejected' || (code === 'authorization-withdrawn' && credential.type === 'authorizer');
+}
+
 export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
   const { accounts, tokens, hosts, http, videos, timeouts, maxBytes, random } = options;
 
@@ -85,7 +93,7 @@ export function createWeixinClient(options: WeixinClientOptions): WeixinClient {
       if (!issued.ok) return issued;
       const { token, generation } = issued.value;
       const got = await acrossBlips(job, accessOf(account, token), signal);
-      if (got.ok || got.failure.code !== 'token-rejected') return got;
+      if (got.ok || !isOfToken(account, got.failure)) return got;
       const refused = await tokens.reject(account, generation, signal);
       if (refused?.code === 'external-token-stale') {
         // In the words of the rejection. It is tried again all the same: rejections flap.

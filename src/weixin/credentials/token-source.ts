@@ -16,7 +16,7 @@ export interface TokenSourceOptions extends SharedTokensOptions {
   readonly endpoint: ApiEndpoint;
 }
 
-interface OthersTokens {
+interface AppTokens {
   current(signal: AbortSignal): Promise<Result<IssuedToken>>;
   reject(generation: string, signal: AbortSignal): Promise<Failure | undefined>;
 }
@@ -41,25 +41,13 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
   const authorizers = createAuthorizerTokens({ redis, keys, shared, api, tickets, authorizations });
   const external = createExternalTokens({ ...options, http: endpoint.http });
 
-  function subjectOf({ appId, credential }: Account): TokenSubject | undefined {
+  function tokensOf({ appId, credential }: Account): AppTokens {
     switch (credential.type) {
       case 'stable_token':
       case 'token':
-        return ownSubject({ appId, credential }, endpoint);
+        return fetched(ownSubject({ appId, credential }, endpoint));
       case 'authorizer':
-        return authorizers.subject({ appId, credential });
-      // Served by others, see below.
-      case 'external':
-      case 'cloud':
-        return undefined;
-      default:
-        return credential satisfies never;
-    }
-  }
-
-  /** The tokens of an app that the fleet does not fetch itself. */
-  function othersFor({ appId, credential }: Account): OthersTokens | undefined {
-    switch (credential.type) {
+        return fetched(authorizers.subject({ appId, credential }));
       case 'external': {
         const account = { appId, credential };
         return {
@@ -71,25 +59,21 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
         // Read anew at each use, and renewed by WeChat alone.
         return { current: (signal) => cloudToken(credential, signal), reject: async () => undefined };
       default:
-        return undefined;
+        return credential satisfies never;
     }
   }
 
+  /** Those that the fleet fetches itself. */
+  function fetched(subject: TokenSubject): AppTokens {
+    return {
+      current: (signal) => shared.current(subject, signal),
+      reject: (generation, signal) => shared.reject(subject, generation, signal),
+    };
+  }
+
   return {
-    current: async (account, signal): Promise<Result<IssuedToken>> => {
-      const others = othersFor(account);
-      if (others !== undefined) return others.current(signal);
-      const subject = subjectOf(account);
-      return subject === undefined
-        ? { ok: false, failure: notConfigured(account.appId) }
-        : shared.current(subject, signal);
-    },
-    reject: async (account, generation, signal) => {
-      const others = othersFor(account);
-      if (others !== undefined) return others.reject(generation, signal);
-      const subject = subjectOf(account);
-      return subject === undefined ? notConfigured(account.appId) : shared.reject(subject, generation, signal);
-    },
+    current: (account, signal) => tokensOf(account).current(signal),
+    reject: (account, generation, signal) => tokensOf(account).reject(generation, signal),
     redeemCodes: async (components, signal) => {
       const failures = new Map<string, Failure>();
       for (const component of components) {
