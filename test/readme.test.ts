@@ -192,8 +192,11 @@ describe('docker-compose.yml', () => {
   }
 
   const absent = ['REDIS_SENTINELS', 'REDIS_SENTINEL_MASTER', 'REDIS_CLUSTER_NODES', 'REDIS_WAIT_REPLICAS'];
-  const ofIngest = ['HTTP_HOST', 'HTTP_PORT', 'API_TOKENS', 'API_RATE_LIMIT'];
-  const ofArchiving = /^(METRICS_|WORKER_|WEIXIN_(API|DOWNLOAD|.+_TIMEOUT)|MEDIA_MAX_BYTES$|ARCHIVE_PART_SIZE$)/;
+  const ofIngest = [
+    ...['HTTP_HOST', 'HTTP_PORT', 'API_TOKENS', 'API_RATE_LIMIT'],
+    ...['WEIXIN_PUSH_TOKEN', 'WEIXIN_PUSH_AES_KEY', 'WEIXIN_FORWARD_URL'],
+  ];
+  const ofArchiving = /^(METRICS_|WORKER_|WEIXIN_(DOWNLOAD|TOTAL_TIMEOUT)|MEDIA_MAX_BYTES$|ARCHIVE_PART_SIZE$)/;
   const services = [
     {
       service: 'worker',
