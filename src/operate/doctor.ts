@@ -7,9 +7,11 @@ import { redisKeys } from '../redis/keys.ts';
 import { describeDurability, isFull, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
 import { checkStore, type Finding } from '../store/check-store.ts';
 import { createS3Client } from '../store/s3-client.ts';
-import { elapsed, SECOND } from '../time.ts';
+import { elapsed, MINUTE, SECOND } from '../time.ts';
 import { createApiHosts } from '../weixin/api-hosts.ts';
-import { type Account, type Credential, isOwn } from '../weixin/credentials/account.ts';
+import { type Account, type Component, type Credential, isOwn } from '../weixin/credentials/account.ts';
+import { createAuthorizations } from '../weixin/credentials/authorizations.ts';
+import { createComponentTickets } from '../weixin/credentials/component-tickets.ts';
 import { requestToken } from '../weixin/credentials/token-endpoint.ts';
 import { createTokenSource } from '../weixin/credentials/token-source.ts';
 import { createHttpPool } from '../weixin/http.ts';
@@ -20,6 +22,8 @@ import { probeCloudCall } from './probe-cloud-call.ts';
 const REDIS_TIMEOUT_MS = 5 * SECOND;
 const STORE_TIMEOUT_MS = 60 * SECOND;
 const TOKEN_TIMEOUT_MS = 30 * SECOND;
+/** Users have seen pauses of half an hour to an hour. */
+const OLD_TICKET_MS = 90 * MINUTE;
 
 /** `doctor`: looks at everything a worker needs and says what to do. Exit 1 when a worker could not work. */
 export async function doctor(config: Config, output: Output): Promise<number> {
@@ -85,8 +89,8 @@ async function checkBucket({ store }: Config): Promise<Finding[]> {
  * shares what it gets. A token service is only asked, and the sidecar of WeChat Cloud Run called for a media that nobody has.
  */
 async function checkAccounts(config: Config): Promise<Finding[]> {
-  const { accounts, weixin } = config;
-  if (accounts.length === 0) {
+  const { accounts, components, weixin } = config;
+  if (accounts.length + components.length === 0) {
     const hint = 'Set WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE.';
     return [{ check: 'account', result: 'fail', detail: 'none is configured', hint }];
   }
@@ -146,8 +150,35 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
     return { check: name, result: 'fail', detail: said === '' ? code : `${code} (${said})`, hint: FAILURES[code].hint };
   }
 
+  /** Asks WeChat nothing: its token is the workers'. */
+  async function checkPlatform({ appId }: Component): Promise<Finding> {
+    const check = `platform ${appId}`;
+    const limit = AbortSignal.timeout(REDIS_TIMEOUT_MS);
+    try {
+      await untilReady(redis, limit);
+      await orAbort(clock.sync(), limit).catch(() => undefined);
+      const createdAt = await orAbort(createComponentTickets(redis, keys, clock.now).createdAt(appId), limit);
+      const apps = await orAbort(createAuthorizations(redis, keys).appIds(appId), limit);
+      const known = `${apps.length} ${apps.length === 1 ? 'account is' : 'accounts are'} known`;
+      if (createdAt === undefined) {
+        const { hint } = FAILURES['component-ticket-missing'];
+        return { check, result: 'fail', detail: `no component_verify_ticket has come; ${known}`, hint };
+      }
+      const minutes = Math.max(0, Math.round((clock.now() - createdAt) / MINUTE));
+      const detail = `its ticket is ${minutes} min old; ${known}`;
+      if (minutes * MINUTE <= OLD_TICKET_MS) return { check, result: 'ok', detail };
+      const hint = 'A ticket comes every ten minutes: see that the authorisation events reach ingest.';
+      return { check, result: 'warn', detail, hint };
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const detail = `not known: no access to Redis, which holds its ticket (${why})`;
+      return { check, result: 'fail', detail, hint: 'See what is said of redis.' };
+    }
+  }
+
   try {
     const findings: Finding[] = [];
+    for (const component of components) findings.push(await checkPlatform(component));
     for (const account of accounts) findings.push(await check(account));
     return findings;
   } finally {

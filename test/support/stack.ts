@@ -115,6 +115,8 @@ export interface Stack extends AsyncDisposable {
   restartRedis(): Promise<void>;
   /** Starts a worker that is gone when the stack is. @param stderr a file descriptor in place of `log()`. */
   worker(env?: Environment, stderr?: number): WorkerProcess;
+  /** Starts an ingest process that is gone when the stack is. Resolves with it and its address once it takes media. */
+  ingest(env?: Environment): Promise<WorkerProcess & { readonly url: string }>;
   command(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Lets the simulator know as many media. */
   addMedia(count: number, media?: Partial<NewMedia>): SimulatedMedia[];
@@ -219,6 +221,12 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
       const worker = startWorkerProcess({ ...environment, ...more }, stderr);
       workers.push(worker);
       return worker;
+    },
+    ingest: async (more = {}) => {
+      const ingest = startWorkerProcess({ ...environment, HTTP_PORT: '0', ...more }, 'pipe', 'ingest');
+      workers.push(ingest);
+      await ingest.said('"msg":"ingest started"');
+      return { ...ingest, url: `http://127.0.0.1:${String(logLines(ingest, 'ingest listens')[0]?.['httpPort'])}` };
     },
     command: (args, options = {}) =>
       runCommand(args, { cwd: folder, ...options, env: { ...environment, ...options.env } }),
