@@ -59,6 +59,14 @@ export const deadLetterSummarySchema = z.object({
 
 export type DeadLetterSummary = z.output<typeof deadLetterSummarySchema>;
 
+/**
+ * The identity of the letter of what is no MediaJob, whatever id it had in the queue: it must not stand in the way of the
+ * media that the same id names, once the producer is corrected.
+ */
+export function invalidJobId(queueId: string): string {
+  return `invalid:${queueId}`;
+}
+
 export function summaryOf(jobId: string, key: string, letter: DeadLetter): DeadLetterSummary {
   const { appId, mediaId, reason, errcode, diedAt, deadline, attempts } = letter;
   return {

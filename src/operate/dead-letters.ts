@@ -1,5 +1,5 @@
 import type { Config, ConfigWithStore } from '../config.ts';
-import { type DeadLetterSummary, deadLetterSchema, summaryOf } from '../dead-letter/dead-letter.ts';
+import { type DeadLetterSummary, deadLetterSchema, invalidJobId, summaryOf } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, FailureError } from '../failure.ts';
 import { mediaJobId, parseMediaJob } from '../media/media-job.ts';
@@ -217,7 +217,7 @@ export async function rebuildDeadLetters(config: ConfigWithStore, output: Output
       continue;
     }
     const job = parseMediaJob(letter.job, Date.now());
-    const jobId = job.ok ? mediaJobId(job.job) : letter.mediaId;
+    const jobId = job.ok ? mediaJobId(job.job) : invalidJobId(letter.mediaId);
     const lost = letter.status === 'replayed' && job.ok && !(await isKnown(queue, job.job.appId, jobId));
     if (letter.status === 'open' || lost) {
       await queue.deadLetterIndex.add(summaryOf(jobId, key, letter));

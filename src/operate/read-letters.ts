@@ -1,4 +1,4 @@
-import type { DeadLetter } from '../dead-letter/dead-letter.ts';
+import { type DeadLetter, invalidJobId } from '../dead-letter/dead-letter.ts';
 import type { DeadLetterIndex } from '../dead-letter/dead-letter-index.ts';
 import { type Result, succeed } from '../failure.ts';
 import { mediaJobId } from '../media/media-job.ts';
@@ -29,7 +29,7 @@ export async function readLetters(
   signal: AbortSignal,
 ): Promise<Result<FoundLetter[]>> {
   const names = mediaNames(appId, text);
-  const jobIds = [...names.map(mediaJobId), text];
+  const jobIds = [...names.map(mediaJobId), invalidJobId(text)];
   const listed = await Promise.all(jobIds.map((jobId) => deadLetterIndex.get(jobId)));
   let keys = listed.flatMap((summary) => (summary?.appId === appId ? summary.key : []));
   if (keys.length === 0) keys = await findDeadLetterKeys(store, names, signal);

@@ -1,6 +1,6 @@
 import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
-import type { DeadLetter } from '../dead-letter/dead-letter.ts';
+import { type DeadLetter, invalidJobId } from '../dead-letter/dead-letter.ts';
 import type { DeadLetters } from '../dead-letter/dead-letters.ts';
 import { type Failure, type FailureCode, type Result, succeed } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
@@ -155,7 +155,7 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     key: string,
     signal: AbortSignal,
   ): Promise<void> {
-    const unburied = await deadLetters.bury(taken.id, key, letter, signal);
+    const unburied = await deadLetters.bury(invalidJobId(taken.id), key, letter, signal);
     if (unburied !== undefined) return postpone({ lane, taken }, unburied);
     await lane.fail(taken, letter.reason);
     const { appId, mediaId } = letter;

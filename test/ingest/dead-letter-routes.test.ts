@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
+import { type DeadLetter, invalidJobId } from '../../src/dead-letter/dead-letter.ts';
 import { createDeadLetterIndex } from '../../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters, type DeadLetters } from '../../src/dead-letter/dead-letters.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
@@ -194,7 +194,7 @@ describe('one dead letter', () => {
   test('that was no MediaJob goes by what the list calls it', async () => {
     const key = 'dead-letters/app=unknown/dt=2026-06-15/invalid-x.json';
     const buried: DeadLetter = { ...(await bury(recentJob())), appId: 'unknown', mediaId: 'x y', job: 7 };
-    await deadLetters.bury('x y', key, buried, never);
+    await deadLetters.bury(invalidJobId('x y'), key, buried, never);
     expect(await (await ingest.ask('/v1/dead-letters/unknown/x%20y')).json()).toMatchObject({
       items: [{ key, job: 7 }],
     });

@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os';
 import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
+import { type DeadLetter, invalidJobId } from '../../src/dead-letter/dead-letter.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
 import { closeRedis, connectRedis } from '../../src/redis/connect.ts';
@@ -239,13 +239,18 @@ describe('show', () => {
       job: 7,
     };
     const key = 'dead-letters/app=unknown/dt=2026-06-15/invalid-x.json';
-    await stack.opened.deadLetters.bury('id-7', key, buried, never);
+    await stack.opened.deadLetters.bury(invalidJobId('id-7'), key, buried, never);
     const result = await deadLetters('show', 'unknown', 'id-7', '--json');
     expect(result.code).toBe(0);
     expect(result.rows()[0]).toMatchObject({ key, job: 7 });
     expect((await deadLetters('show', 'unknown', 'id-7')).stdout).toMatch(/^payload +7$/m);
     // The id in the queue may be anything.
-    await stack.opened.deadLetters.bury('x y', `${key}2`, { ...buried, appId: APP_ID, mediaId: 'x y' }, never);
+    await stack.opened.deadLetters.bury(
+      invalidJobId('x y'),
+      `${key}2`,
+      { ...buried, appId: APP_ID, mediaId: 'x y' },
+      never,
+    );
     expect((await deadLetters('show', APP_ID, 'x y', '--json')).rows()).toMatchObject([{ mediaId: 'x y' }]);
   });
 

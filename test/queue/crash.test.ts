@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { invalidJobId } from '../../src/dead-letter/dead-letter.ts';
 import { failure } from '../../src/failure.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { INBOX_LANE } from '../../src/queue/lane.ts';
@@ -298,7 +299,7 @@ test('a media that is no MediaJob becomes one dead letter, whichever step its wo
       await other.runNext();
     }
     expect(await other.lane.peek(id)).toBeUndefined();
-    const summary = await other.index.get(id);
+    const summary = await other.index.get(invalidJobId(id));
     expect(summary).toMatchObject({ reason: 'job-invalid', mediaId: id });
     expect(await other.deadLetters.read(summary?.key ?? '', never)).toMatchObject({
       ok: true,

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { invalidJobId } from '../../src/dead-letter/dead-letter.ts';
 import { FAILURES, type Failure, type FailureCode, failure } from '../../src/failure.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import type { JobEvent } from '../../src/queue/job-events.ts';
@@ -244,7 +245,7 @@ describe('a gate', () => {
   });
 
   const opens = (code: FailureCode): boolean =>
-    !/^(weixin-(busy|unreachable|timeout|bad-gateway|unexpected-reply)|token-|cloud-call-not|worker-lost|unclassified)/.test(
+    !/^(weixin-(busy|unreachable|timeout|bad-gateway|unexpected-reply)|token-|cloud-call-not|hd-voice-refused|worker-lost|unclassified)/.test(
       code,
     );
   const passing = (Object.keys(FAILURES) as FailureCode[]).filter((code) => FAILURES[code].action !== 'wait');
@@ -461,7 +462,7 @@ describe('what is no MediaJob', () => {
     await by.lane.add([{ id: 'x', data: {}, priority: 1 }]);
     await corner.redis.hset(by.lane.keyOfJob('x'), 'data', data);
     await by.runNext();
-    const key = (await by.index.get('x'))?.key ?? '';
+    const key = (await by.index.get(invalidJobId('x')))?.key ?? '';
     const letter = await by.deadLetters.read(key, never);
     expect(key).toMatch(new RegExp(`^dead-letters/app=${APP_ID}/dt=\\d{4}-\\d\\d-\\d\\d/invalid-[0-9a-f]{64}\\.json$`));
     if (!letter.ok || letter.value === undefined) throw new Error('there is no letter');
@@ -519,7 +520,7 @@ describe('what is no MediaJob', () => {
       await by.lane.add([{ id, data: {}, priority: 1 }]);
       await by.runNext();
     }
-    const keys = await Promise.all(ids.map(async (id) => (await by.index.get(id))?.key ?? ''));
+    const keys = await Promise.all(ids.map(async (id) => (await by.index.get(invalidJobId(id)))?.key ?? ''));
     expect(new Set(keys).size).toBe(ids.length);
     for (const key of keys)
       expect(key).toMatch(/^dead-letters\/app=wx[0-9a-f]{16}\/dt=[0-9-]{10}\/invalid-[0-9a-f]{64}\.json$/);
@@ -569,7 +570,7 @@ describe('what another program puts into the inbox', () => {
     const inbox = by.lanes.lane(INBOX_LANE);
     await inbox.add([{ id: 'theirs', data: payload(clock.now()), priority: 1 }]);
     await by.runNext({ lane: inbox });
-    const summary = await by.index.get('theirs');
+    const summary = await by.index.get(invalidJobId('theirs'));
     expect(summary).toMatchObject({ reason: 'job-invalid', appId: 'unknown' });
     const letter = await by.deadLetters.read(summary?.key ?? '', never);
     expect(letter).toMatchObject({ ok: true, value: { detail: expect.stringMatching(detail) } });
