@@ -342,7 +342,8 @@ function bodyOf(
     if (ending === 'keep' || (encoded && arrived < wire.byteLength)) return undefined;
     return payload.bytes.subarray(0, encoded ? undefined : arrived);
   }
-  if (encoded) return arrived === wire.byteLength && body === encoding.bytes ? payload.bytes : undefined;
+  // "Fewer" may be none fewer.
+  if (encoded) return arrived === wire.byteLength && body.equals(encoding.bytes) ? payload.bytes : undefined;
   const needed = lines.includes(TRANSFER_CHUNKED) ? wire.byteLength : body.byteLength;
   return arrived >= needed ? body : undefined;
 }
