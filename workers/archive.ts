@@ -11,10 +11,12 @@ import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
 import { FAILURES } from '../src/failure.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
+import { createCodeRedeemer } from '../src/operate/code-redeemer.ts';
 import { judgeHealth } from '../src/operate/health.ts';
 import { type HealthServer, startHealthServer } from '../src/operate/health-server.ts';
 import { logJobEvent } from '../src/operate/job-log.ts';
 import { createMetrics } from '../src/operate/metrics.ts';
+import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
 import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
 import { createDispatcher } from '../src/queue/dispatcher.ts';
 import { createDoor } from '../src/queue/door.ts';
@@ -27,17 +29,16 @@ import { readQueueStats } from '../src/queue/queue-stats.ts';
 import { createRunJob } from '../src/queue/run-job.ts';
 import { createSettle } from '../src/queue/settle.ts';
 import { createThroughput } from '../src/queue/throughput.ts';
-import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { takePulse } from '../src/redis/pulse.ts';
-import { isFull, readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
 import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
 import { readBackStore } from '../src/store/read-back.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
-import { elapsed, iso, MINUTE, SECOND } from '../src/time.ts';
+import { elapsed, iso, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
 import { createAccountBook } from '../src/weixin/credentials/account-book.ts';
@@ -50,11 +51,8 @@ import { createWeixinClient } from '../src/weixin/weixin-client.ts';
 import { StartupError } from './startup-error.ts';
 
 const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
-const REDIS_REMINDER_MS = 10 * SECOND;
 const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
 const STORE_PROBE_PAUSE_MS = 30 * SECOND;
-/** Between the clock of this machine and that of Redis. */
-const CLOCK_TOLERANCE_MS = MINUTE;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 
 /**
@@ -86,6 +84,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   // Parts
   const clock = createFleetClock(redis, elapsed, Date.now);
   const { now } = clock;
+  const syncClock = clockKeeper(clock, log);
   const keys = redisKeys(config.redis.prefix);
   const pulse = takePulse(redis, keys, elapsed);
   const rescueEveryMs = worker.lockMs / 2;
@@ -129,6 +128,8 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   };
 
   const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random, onRefresh });
+  // Ingest does it at once; this is for what it could not do.
+  const codes = createCodeRedeemer(tokens, components, log, stop);
   const client = createWeixinClient({
     accounts: book,
     tokens,
@@ -193,8 +194,6 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   // Run
   let ready = false;
   let health: HealthServer | undefined;
-  let clockDiffers = false;
-  let redeeming = false;
   const startedAt = iso(now());
   const me = { id: workerId, host: hostname(), pid: process.pid, version: VERSION, startedAt, concurrency };
   const beat = setInterval(() => {
@@ -202,7 +201,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     fleet.beat({ ...me, inFlight: dispatcher.inFlight }).catch(() => undefined);
     throughput.flush().catch(() => undefined);
     syncClock().catch(() => undefined);
-    redeemCodes();
+    codes.redeem();
   }, HEARTBEAT_MS);
 
   try {
@@ -221,7 +220,8 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
         `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
       );
     });
-    await checkRedis();
+    const refused = await awaitRedis(redis, config.redis, log, stop);
+    if (refused !== undefined) throw new StartupError(refused);
     await orAbort(syncClock(), stop).catch((error: unknown) =>
       log.warn({ err: error }, 'Redis does not tell its time'),
     );
@@ -265,54 +265,9 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     log.info('worker stopped');
   }
 
-  async function checkRedis(): Promise<void> {
-    const waiting = setInterval(() => {
-      log.warn({ redis: describeRedis(config.redis) }, 'waiting for Redis: check REDIS_URL');
-    }, REDIS_REMINDER_MS);
-    try {
-      await untilReady(redis, stop);
-    } catch (error) {
-      if (!(error instanceof DatabaseRefusedError)) throw error;
-      throw new StartupError(
-        `REDIS_URL names a database that ${describeRedis(config.redis)} does not have: ${error.message}`,
-      );
-    } finally {
-      clearInterval(waiting);
-    }
-    const facts = await orAbort(readRedisFacts(redis), stop);
-    if (isFull(facts)) log.error('Redis is full and takes no media: raise its maxmemory');
-    for (const mistake of redisMistakes(facts)) log.warn(mistake);
-  }
-
   /** What is known of authorisations stays while Redis does not tell; the jobs of others go on. */
   function refreshBook(): Promise<void> {
     return book.refresh().catch((error: unknown) => observe({ type: 'fault', where: 'accounts', error }));
-  }
-
-  /** Ingest does it at once; this is for what it could not do. */
-  function redeemCodes(): void {
-    if (components.length === 0 || redeeming) return;
-    redeeming = true;
-    tokens
-      .redeemCodes(components, stop)
-      .then(
-        (failures) => {
-          for (const [appId, failed] of failures)
-            log.warn({ appId, failure: failed, hint: FAILURES[failed.code].hint }, 'an authorization code waits');
-        },
-        () => undefined,
-      )
-      .finally(() => {
-        redeeming = false;
-      });
-  }
-
-  async function syncClock(): Promise<void> {
-    const aheadMs = await clock.sync();
-    const differs = Math.abs(aheadMs) > CLOCK_TOLERANCE_MS;
-    if (differs && !clockDiffers)
-      log.warn({ aheadMs }, 'the clock of this machine differs from that of Redis, which counts: check both');
-    clockDiffers = differs;
   }
 
   async function checkStore(): Promise<void> {

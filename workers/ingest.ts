@@ -2,7 +2,6 @@ import { orAbort, untilAborted } from '../src/abort.ts';
 import type { Config } from '../src/config.ts';
 import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
-import { FAILURES } from '../src/failure.ts';
 import { createForward } from '../src/ingest/forward.ts';
 import { type HttpServer, type HttpServerOptions, startHttpServer } from '../src/ingest/http-server.ts';
 import { platformGates } from '../src/ingest/platform-gates.ts';
@@ -10,21 +9,22 @@ import { pushRoutes } from '../src/ingest/push-routes.ts';
 import { createWayIn, HAND_IN_TIMEOUT_MS, type WayIn } from '../src/ingest/way-in.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
+import { createCodeRedeemer } from '../src/operate/code-redeemer.ts';
 import { createIngestMetrics } from '../src/operate/ingest-metrics.ts';
+import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
 import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
 import { createBatchingDoor } from '../src/queue/batching-door.ts';
 import { createDoor, type Door } from '../src/queue/door.ts';
 import { HEARTBEAT_MS } from '../src/queue/fleet.ts';
 import { createGates } from '../src/queue/gates.ts';
 import { openLanes } from '../src/queue/open-lanes.ts';
-import { closeRedis, connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../src/redis/connect.ts';
+import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { takePulse } from '../src/redis/pulse.ts';
-import { isFull, readRedisFacts, redisMistakes } from '../src/redis/redis-facts.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
-import { elapsed, MINUTE, SECOND } from '../src/time.ts';
+import { elapsed, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
 import { createAccountBook } from '../src/weixin/credentials/account-book.ts';
@@ -36,9 +36,6 @@ import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
 import { createHttpPool } from '../src/weixin/http.ts';
 import { StartupError } from './startup-error.ts';
 
-const REDIS_REMINDER_MS = 10 * SECOND;
-/** Between the clock of this machine and that of Redis. */
-const CLOCK_TOLERANCE_MS = MINUTE;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 const STORE_CONNECTIONS = 16;
 /** For what platforms ask WeChat, a few times an hour. */
@@ -72,6 +69,7 @@ export async function runIngest(
   // Parts
   const clock = createFleetClock(redis, elapsed, Date.now);
   const { now } = clock;
+  const syncClock = clockKeeper(clock, log);
   const keys = redisKeys(config.redis.prefix);
   const pulse = takePulse(redis, keys, elapsed);
   const lanes = openLanes(redis, config.redis.prefix, { lockMs: worker.lockMs, rescueEveryMs: worker.lockMs / 2 });
@@ -97,6 +95,7 @@ export async function runIngest(
   const tickets = createComponentTickets(redis, keys, now);
   const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
   const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random: Math.random, onRefresh });
+  const codes = createCodeRedeemer(tokens, components, log, stop);
   const gateHooks = platformGates(gates, authorizations, (appId) => log.info({ appId }, 'gate opened'));
   const componentEvents = createComponentEvents({
     redis,
@@ -109,7 +108,7 @@ export async function runIngest(
       await gateHooks.onAuthorized(component, appId);
       log.info({ appId, component: component.appId }, 'an account has authorised the platform');
       await book.refresh();
-      redeemCodes();
+      codes.redeem();
     },
     onWithdrawn: async (component, appId) => {
       await gateHooks.onWithdrawn(component, appId);
@@ -137,13 +136,11 @@ export async function runIngest(
   // Run
   let ready = false;
   let server: HttpServer | undefined;
-  let clockDiffers = false;
-  let redeeming: Promise<void> | undefined;
   const beat = setInterval(() => {
     if (redis.status !== 'ready') return;
     syncClock().catch(() => undefined);
     book.refresh().catch(() => undefined);
-    redeemCodes();
+    codes.redeem();
   }, HEARTBEAT_MS);
 
   try {
@@ -190,7 +187,8 @@ export async function runIngest(
     );
     if (accounts.length + components.length === 0) log.warn('no account is configured: all media are rejected');
     if (bucket === undefined) log.info('ARCHIVE_BUCKET is not set: dead letters can be listed, not shown or replayed');
-    await checkRedis();
+    const refused = await awaitRedis(redis, config.redis, log, stop);
+    if (refused !== undefined) throw new StartupError(refused);
     await orAbort(syncClock(), stop).catch((error: unknown) =>
       log.warn({ err: error }, 'Redis does not tell its time'),
     );
@@ -210,7 +208,7 @@ export async function runIngest(
     await forward?.close();
     clearInterval(beat);
     pulse.stop();
-    await within(CLOSE_TIMEOUT_MS, Promise.all([redeeming, lanes.close()]));
+    await within(CLOSE_TIMEOUT_MS, Promise.all([codes.settled(), lanes.close()]));
     await http.close();
     s3?.destroy();
     await closeRedis(redis);
@@ -224,60 +222,8 @@ export async function runIngest(
     return { store, deadLetters: createDeadLetters(store, deadLetterIndex, now) };
   }
 
-  async function checkRedis(): Promise<void> {
-    const waiting = setInterval(() => {
-      log.warn({ redis: describeRedis(config.redis) }, 'waiting for Redis: check REDIS_URL');
-    }, REDIS_REMINDER_MS);
-    try {
-      await untilReady(redis, stop);
-    } catch (error) {
-      if (!(error instanceof DatabaseRefusedError)) throw error;
-      throw new StartupError(
-        `REDIS_URL names a database that ${describeRedis(config.redis)} does not have: ${error.message}`,
-      );
-    } finally {
-      clearInterval(waiting);
-    }
-    try {
-      const facts = await orAbort(
-        readRedisFacts(redis),
-        AbortSignal.any([stop, AbortSignal.timeout(CLOSE_TIMEOUT_MS)]),
-      );
-      if (isFull(facts)) log.error('Redis is full and takes no media: raise its maxmemory');
-      for (const mistake of redisMistakes(facts)) log.warn(mistake);
-    } catch (error) {
-      // It broke again just now, or may not be asked: whether it takes media is told with each request.
-      log.warn({ err: error }, 'Redis tells nothing of itself');
-    }
-  }
-
   function onRefresh(refresh: TokenRefresh): void {
     if (refresh.result === 'failed') log.warn(refresh, 'a token of a platform could not be had');
     else log.info(refresh, 'a token of a platform was fetched');
-  }
-
-  /** A code expires within the hour. What can't be redeemed now is tried again with the next beat, here or by a worker. */
-  function redeemCodes(): void {
-    if (components.length === 0) return;
-    redeeming ??= tokens
-      .redeemCodes(components, stop)
-      .then(
-        (failures) => {
-          for (const [appId, failed] of failures)
-            log.warn({ appId, failure: failed, hint: FAILURES[failed.code].hint }, 'an authorization code waits');
-        },
-        () => undefined,
-      )
-      .finally(() => {
-        redeeming = undefined;
-      });
-  }
-
-  async function syncClock(): Promise<void> {
-    const aheadMs = await clock.sync();
-    const differs = Math.abs(aheadMs) > CLOCK_TOLERANCE_MS;
-    if (differs && !clockDiffers)
-      log.warn({ aheadMs }, 'the clock of this machine differs from that of Redis, which counts: check both');
-    clockDiffers = differs;
   }
 }
