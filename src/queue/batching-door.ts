@@ -1,5 +1,5 @@
 import { orAbort, timeLimit } from '../abort.ts';
-import type { Door, JobAdmission } from './door.ts';
+import { type Door, type JobAdmission, PartlyAdmittedError } from './door.ts';
 
 /** As many as the door puts into one command to Redis. */
 const MAX_BATCH = 500;
@@ -60,14 +60,30 @@ export function createBatchingDoor(door: Pick<Door, 'admitEach'>, timeoutMs: num
   /** Never rejects. */
   async function admitBatch(batch: readonly Caller[]): Promise<void> {
     try {
-      const answers = await limited(door.admitEach(batch.flatMap(({ inputs }) => inputs)));
+      const inputsOfAll = batch.flatMap(({ inputs }) => inputs);
+      const { answers, refusal } = await limited(answersOf(inputsOfAll));
       let start = 0;
-      for (const { inputs, resolve } of batch) {
-        resolve(answers.slice(start, start + inputs.length));
+      for (const { inputs, resolve, reject } of batch) {
+        const own = answers.slice(start, start + inputs.length);
         start += inputs.length;
+        const complete = own.filter((answer) => answer !== undefined);
+        if (complete.length === own.length) resolve(complete);
+        else reject(refusal);
       }
     } catch (error) {
       for (const { reject } of batch) reject(error);
+    }
+  }
+
+  /** Where Redis refuses the jobs of one app, callers with those of others have their answers. */
+  async function answersOf(
+    inputs: readonly unknown[],
+  ): Promise<{ readonly answers: readonly (JobAdmission | undefined)[]; readonly refusal?: unknown }> {
+    try {
+      return { answers: await door.admitEach(inputs) };
+    } catch (error) {
+      if (!(error instanceof PartlyAdmittedError)) throw error;
+      return { answers: error.answers, refusal: error.cause };
     }
   }
 

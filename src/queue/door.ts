@@ -49,7 +49,11 @@ export interface Door {
    * not take the jobs, or too few replicas have them; some may be queued by then.
    */
   admit(inputs: readonly unknown[]): Promise<Admission>;
-  /** The same, with an answer for each job, in their order. */
+  /**
+   * The same, with an answer for each job, in their order.
+   *
+   * @throws PartlyAdmittedError when the lanes of some apps take nothing, and those of others do.
+   */
   admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]>;
 }
 
@@ -60,6 +64,18 @@ export function admissionOf(each: readonly JobAdmission[]): Admission {
     duplicates: each.filter((one) => one === 'duplicate').length,
     rejected: each.flatMap((one, index) => (typeof one === 'string' ? [] : [{ index, ...one }])),
   };
+}
+
+/** Some apps' jobs were refused by Redis; `cause` is the first refusal. */
+export class PartlyAdmittedError extends Error {
+  override readonly name = 'PartlyAdmittedError';
+  /** For each job, in their order; `undefined` for those that were refused. */
+  readonly answers: readonly (JobAdmission | undefined)[];
+
+  constructor(answers: readonly (JobAdmission | undefined)[], cause: unknown) {
+    super('the jobs of some apps were refused', { cause });
+    this.answers = answers;
+  }
 }
 
 /** Jobs in one command to Redis. */
@@ -73,7 +89,10 @@ interface Candidate {
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
   async function admit(inputs: readonly unknown[]): Promise<Admission> {
-    return admissionOf(await admitEach(inputs));
+    const each = await admitEach(inputs).catch((error: unknown): never => {
+      throw error instanceof PartlyAdmittedError ? error.cause : error;
+    });
+    return admissionOf(each);
   }
 
   async function admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]> {
@@ -88,21 +107,29 @@ export function createDoor(options: DoorOptions): Door {
       return id;
     });
     const accepted = new Set<string>();
+    const refused = new Map<string, unknown>();
     const all = [...candidates.values()];
     for (let start = 0; start < all.length; start += BATCH) {
       const batch = all.slice(start, start + BATCH);
-      const fresh = await unknownOnes(batch);
-      await enqueue(fresh);
-      for (const { id } of fresh) accepted.add(id);
+      const fresh = await unknownOnes(batch, refused);
+      await enqueue(fresh, refused);
+      for (const { id } of fresh) if (!refused.has(id)) accepted.add(id);
     }
     // Also for duplicates: whoever was first may not have waited.
     if (all.length > 0) await untilReplicated(redis, waitReplicas);
     // The first of each id is the one that was accepted.
-    return parsed.map((one) => (typeof one !== 'string' ? one : accepted.delete(one) ? 'accepted' : 'duplicate'));
+    const answers = parsed.map((one): JobAdmission | undefined => {
+      if (typeof one !== 'string') return one;
+      if (refused.has(one)) return undefined;
+      return accepted.delete(one) ? 'accepted' : 'duplicate';
+    });
+    const complete = answers.filter((answer) => answer !== undefined);
+    if (complete.length === answers.length) return complete;
+    throw new PartlyAdmittedError(answers, refused.values().next().value);
   }
 
-  /** Drops the media that are archived, dead, discarded, or in their lane. */
-  async function unknownOnes(batch: readonly Candidate[]): Promise<Candidate[]> {
+  /** Drops the media that are archived, dead, discarded, or in their lane; and those of which Redis refuses to tell. */
+  async function unknownOnes(batch: readonly Candidate[], refused: Map<string, unknown>): Promise<Candidate[]> {
     const pipeline = redis.pipeline();
     for (const { id, job } of batch) {
       pipeline.exists(keys.archived(id), keys.discarded(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
@@ -114,18 +141,50 @@ export function createDoor(options: DoorOptions): Door {
       if (error !== null) throw error;
       return value;
     });
-    return batch.filter((_, index) => values[2 * index] === 0 && values[2 * index + 1] === null);
+    const held = batch.filter((_, index) => Number(values[2 * index]) > 0);
+    const stranded = await dropStranded(held, refused);
+    return batch.filter(({ id }, index) => {
+      const places = Number(values[2 * index]) - (stranded.has(id) ? 1 : 0);
+      return places === 0 && values[2 * index + 1] === null && !refused.has(id);
+    });
   }
 
-  async function enqueue(batch: readonly Candidate[]): Promise<void> {
+  /** A job that an add which broke half-way has left is not in its lane, whatever it looks like. */
+  async function dropStranded(held: readonly Candidate[], refused: Map<string, unknown>): Promise<ReadonlySet<string>> {
+    const dropped = await Promise.all(
+      [...Map.groupBy(held, ({ job }) => job.appId)].map(async ([appId, ofApp]) => {
+        try {
+          return await lanes.lane(laneOf(appId)).dropStranded(ofApp.map(({ id }) => id));
+        } catch (error) {
+          refuse(ofApp, error, refused);
+          return [];
+        }
+      }),
+    );
+    return new Set(dropped.flat());
+  }
+
+  async function enqueue(batch: readonly Candidate[], refused: Map<string, unknown>): Promise<void> {
     for (const [appId, ofApp] of Map.groupBy(batch, ({ job }) => job.appId)) {
       const jobs = ofApp.map(({ id, job }) => ({ id, data: job, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }));
       // Announced each time: a Redis that has lost its data has lost this too. In one round trip; both have ended when it
       // is told that one has failed.
       const steps = [redis.sadd(keys.lanes, appId), lanes.lane(laneOf(appId)).add(jobs)];
-      for (const step of await Promise.allSettled(steps)) if (step.status === 'rejected') throw step.reason;
+      for (const step of await Promise.allSettled(steps)) {
+        if (step.status === 'rejected') refuse(ofApp, step.reason, refused);
+      }
     }
   }
 
   return { admit, admitEach };
+}
+
+/**
+ * Notes that Redis refuses the jobs of an app: a lane that is spoilt is an error of its app alone.
+ *
+ * @throws anything else, as of a connection that broke: it concerns the jobs of all.
+ */
+function refuse(jobs: readonly Candidate[], error: unknown, refused: Map<string, unknown>): void {
+  if (!(error instanceof Error && error.name === 'ReplyError')) throw error;
+  for (const { id } of jobs) refused.set(id, error);
 }

@@ -78,6 +78,8 @@ export interface Lane {
   readonly markerKey: string;
   /** Adds jobs whose ids are not there yet; the others are left as they are. */
   add(jobs: readonly NewJob[]): Promise<void>;
+  /** Removes those of these jobs that an add which broke half-way has left, in no state. Returns their ids. */
+  dropStranded(ids: readonly string[]): Promise<string[]>;
   take(token: string): Promise<Taken>;
   /** Puts a taken job back, to be taken again from `at` on. @throws LockLostError */
   delay(job: TakenJob, data: object | undefined, at: number): Promise<void>;
@@ -94,7 +96,7 @@ export interface Lane {
   counts(): Promise<LaneCounts>;
   /** The ready job of the highest priority, by its priority; `undefined` when none is ready. */
   firstPriority(): Promise<number | undefined>;
-  /** Reads a job wherever it is in the lane. */
+  /** Reads a job wherever it is in the lane; `undefined` also for one that is in no state of it. */
   peek(id: string): Promise<PeekedJob | undefined>;
   /**
    * The lowest priority among the jobs that Redis keeps in another order: those delayed, and those rescued; `undefined`

@@ -12,6 +12,7 @@ import type { Clock } from '../time.ts';
 import { countOf, isCounterError } from './job-counters.ts';
 import { INBOX_LANE, type Lane, type LaneOptions, type Lanes, LockLostError, type TakenJob } from './lane.ts';
 import { lowestPriorityIn } from './lowest-priority.ts';
+import { dropStrandedJobs } from './stranded-jobs.ts';
 
 const JOB_NAME = 'archive';
 
@@ -127,6 +128,8 @@ function openLane(
     markerKey: backend.toKey('marker'),
     keyOfJob: (id) => backend.toKey(id),
 
+    dropStranded: (ids) => dropStrandedJobs(redis, backend.toKey(''), ids),
+
     add: async (jobs) => {
       await queue.addBulk(
         jobs.map(({ id, data, priority }) => ({
@@ -209,7 +212,7 @@ function openLane(
         backend.getState(id),
         redis.zscore(backend.toKey('delayed'), id),
       ]);
-      if (json === undefined) return undefined;
+      if (json === undefined || state === 'unknown') return undefined;
       const dueAt = due === null ? undefined : Math.floor(Number(due) / DELAYED_SCORE_UNIT);
       return { state, data: json.data ?? '', starts: Number(json.attemptsStarted ?? 0), dueAt };
     },

@@ -101,6 +101,7 @@ async function putBack(
     if (!marked.ok) return { outcome: 'failed', failure: marked.failure };
     await redis.sadd(keys.lanes, job.appId);
     const data = storedJobData({ job, ledger: { attempts: [], replayed: true } });
+    await lane.dropStranded([id]);
     await lane.add([{ id, data, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }]);
   } else if (!isReplay(inLane.data)) return { outcome: 'skipped', why: 'settling' };
   // Unless it has died again meanwhile, and is listed for that.

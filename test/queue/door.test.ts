@@ -7,7 +7,7 @@ import { startRedisServer } from '../../src/demo/redis-server.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { type OpenIdPolicy, pseudonymOf } from '../../src/media/open-id.ts';
 import { createArchivedMarkers } from '../../src/queue/archived-marker.ts';
-import { createDoor, type Door, type DoorOptions } from '../../src/queue/door.ts';
+import { createDoor, type Door, type DoorOptions, PartlyAdmittedError } from '../../src/queue/door.ts';
 import { type Lane, type Lanes, laneOf } from '../../src/queue/lane.ts';
 import { openLanes } from '../../src/queue/open-lanes.ts';
 import { closeRedis, connectRedis, type RedisClient, untilReady } from '../../src/redis/connect.ts';
@@ -164,6 +164,61 @@ describe('one call', () => {
     expect(accepted).toBe(1);
     expect(rejected).toEqual([{ index: 1, mistakes: [`appId: ${OTHER_APP_ID} is not configured`] }]);
     expect(await corner.redis.smembers(corner.keys.lanes)).toEqual([APP_ID]);
+  });
+});
+
+describe('an add that Redis breaks off half-way', () => {
+  const key = (name: string): string => lane.keyOfJob(name);
+  const overwritten = (name: string, value = 'x') => ({
+    what: `${name} is a text`,
+    spoil: async () => void (await corner.redis.set(key(name), value)),
+    mend: async () => void (await corner.redis.del(key(name))),
+  });
+  const cases = [overwritten('prioritized'), overwritten('events'), overwritten('pc', 'abc'), overwritten('marker')];
+
+  test.each(cases)('leaves nothing that stands in the way of the next try: $what', async ({ spoil, mend }) => {
+    const job = testJob();
+    await spoil();
+    await expect(door.admit([job])).rejects.toThrow();
+    await mend();
+    const { accepted, duplicates } = await anotherDoor().admit([job]);
+    expect(accepted + duplicates).toBe(1);
+    expect((await lane.counts()).waiting).toBe(1);
+    expect((await takeOne(lane)).id).toBe(mediaJobId(job));
+  });
+
+  test('of one app keeps no other out, nor those that are handed in with it', async () => {
+    const [spoilt, sound] = [testJob(), testJob({ appId: OTHER_APP_ID })];
+    await corner.redis.set(key('prioritized'), 'x');
+    const error = await door.admitEach([spoilt, sound, {}]).catch((reason: unknown) => reason);
+    if (!(error instanceof PartlyAdmittedError)) throw new Error('it is whole', { cause: error });
+    expect(error.answers).toEqual([undefined, 'accepted', { mistakes: expect.any(Array) }]);
+    expect(error.cause).toMatchObject({ message: expect.stringContaining('WRONGTYPE') });
+    expect((await lanes.lane(laneOf(OTHER_APP_ID)).counts()).waiting).toBe(1);
+    await expect(door.admit([spoilt])).rejects.toThrow('WRONGTYPE');
+  });
+});
+
+describe('a job that looks like one that was left half-way', () => {
+  test.each(['waiting', 'taken', 'delayed'])('is left alone while it is %s', async (state) => {
+    const job = testJob();
+    await door.admit([job]);
+    const taken = state === 'waiting' ? undefined : await takeOne(lane);
+    if (taken !== undefined && state === 'delayed') await lane.delay(taken, undefined, clock.now() + HOUR);
+    expect(await lane.dropStranded([mediaJobId(job), 'another'])).toEqual([]);
+    expect(await door.admit([job])).toEqual(DUPLICATE);
+    expect(await lane.peek(mediaJobId(job))).toBeDefined();
+  });
+
+  test('is left alone where a state of its lane can not be read', async () => {
+    const job = testJob();
+    await door.admit([job]);
+    await corner.redis.rename(lane.keyOfJob('prioritized'), lane.keyOfJob('elsewhere'));
+    await corner.redis.set(lane.keyOfJob('delayed'), 'x');
+    await expect(lane.dropStranded([mediaJobId(job)])).rejects.toThrow('WRONGTYPE');
+    await corner.redis.del(lane.keyOfJob('delayed'));
+    expect(await lane.peek(mediaJobId(job))).toBeUndefined();
+    expect(await lane.dropStranded([mediaJobId(job)])).toEqual([mediaJobId(job)]);
   });
 });
 
