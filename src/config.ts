@@ -83,6 +83,9 @@ export class ConfigError extends Error {
   }
 }
 
+/** How WeChat is told to push, by its console. */
+const PUSH_MODES = ['plaintext', 'compatible', 'safe'] as const;
+
 const MIB = 1024 * 1024;
 const MIN_PART_SIZE = 5 * MIB;
 
@@ -188,6 +191,11 @@ export const VARIABLES = {
     expected: '43 letters and digits, the EncodingAESKey of the message push of WEIXIN_APP_ID',
     example: 'what the WeChat console shows',
     secret: true,
+  }),
+  WEIXIN_PUSH_MODE: variable({
+    parse: oneOf(PUSH_MODES),
+    expected: PUSH_MODES.join(', '),
+    example: 'safe',
   }),
   WEIXIN_ACCOUNTS_FILE: variable({ parse: filePath, expected: 'the path of a JSON file', example: './accounts.json' }),
   WEIXIN_API_BASE_URL: variable({
@@ -460,7 +468,7 @@ function readAccounts(
     mistakes.push(missing('WEIXIN_APP_SECRET', VARIABLES.WEIXIN_APP_SECRET.expected));
   if (secret !== undefined && !env['WEIXIN_APP_ID'])
     mistakes.push(missing('WEIXIN_APP_ID', VARIABLES.WEIXIN_APP_ID.expected));
-  const push = readPush(read, mistakes);
+  const push = readPush(env, read, mistakes);
   if (push !== undefined && secret === undefined && !env['WEIXIN_APP_ID'])
     mistakes.push(missing('WEIXIN_APP_ID', `${VARIABLES.WEIXIN_APP_ID.expected}, since there is a WEIXIN_PUSH_TOKEN`));
   const single: Account[] =
@@ -488,13 +496,19 @@ function readAccounts(
 }
 
 /** How pushes of the one account are known; `undefined` where none are expected. */
-function readPush(read: Read, mistakes: ConfigMistake[]): Account['push'] {
+function readPush(env: Environment, read: Read, mistakes: ConfigMistake[]): Account['push'] {
   const token = read('WEIXIN_PUSH_TOKEN');
   const encodingAesKey = read('WEIXIN_PUSH_AES_KEY');
+  const mode = read('WEIXIN_PUSH_MODE');
+  const mustBeEncrypted = mode === 'compatible' || mode === 'safe';
+  if (mustBeEncrypted && encodingAesKey === undefined && !env['WEIXIN_PUSH_AES_KEY'])
+    mistakes.push(
+      missing('WEIXIN_PUSH_AES_KEY', `${VARIABLES.WEIXIN_PUSH_AES_KEY.expected}, since WEIXIN_PUSH_MODE is ${mode}`),
+    );
   if (encodingAesKey !== undefined && token === undefined)
     mistakes.push(missing('WEIXIN_PUSH_TOKEN', `${VARIABLES.WEIXIN_PUSH_TOKEN.expected}, since there is a key`));
   if (token === undefined) return undefined;
-  const settings = { token, mustBeEncrypted: false, ...(encodingAesKey === undefined ? {} : { encodingAesKey }) };
+  const settings = { token, mustBeEncrypted, ...(encodingAesKey === undefined ? {} : { encodingAesKey }) };
   return { type: 'signed', settings };
 }
 

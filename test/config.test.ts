@@ -189,6 +189,7 @@ describe('what is refused', () => {
     ['WEIXIN_APP_ID', ['wx123', 'WX0123456789abcdef', 'wx0123456789ABCDEF', `${APP_ID} `]],
     ['WEIXIN_PUSH_TOKEN', ['ab', 'a-b', 'a'.repeat(33)]],
     ['WEIXIN_PUSH_AES_KEY', ['a'.repeat(42), 'a'.repeat(44), `${'a'.repeat(42)}=`]],
+    ['WEIXIN_PUSH_MODE', ['Safe', 'encrypted', 'aes']],
     ['WEIXIN_API_BASE_URL', ['api.weixin.qq.com', 'ftp://api.weixin.qq.com', 'https://a,', ',']],
     ['WEIXIN_FORWARD_URL', ['bot:3000']],
     ['WEIXIN_DOWNLOAD_ALLOW_HOSTS', ['*.example.com', 'http://a', 'a/b', 'a,', '10.0.0.0/8']],
@@ -325,6 +326,13 @@ describe('names that nobody knows', () => {
     const { accounts } = loadConfig({ ...GOOD, WEIXIN_PUSH_TOKEN: 'token', WEIXIN_PUSH_AES_KEY: key });
     const push = accounts[0]?.push;
     expect(push?.type === 'signed' && push.settings.encodingAesKey?.reveal()).toBe(key);
+    expect(push?.type === 'signed' && push.settings.mustBeEncrypted).toBe(false);
+    for (const mode of ['compatible', 'safe']) {
+      const env = { ...GOOD, WEIXIN_PUSH_TOKEN: 'token', WEIXIN_PUSH_MODE: mode };
+      const [account] = loadConfig({ ...env, WEIXIN_PUSH_AES_KEY: key }).accounts;
+      expect(account?.push?.type === 'signed' && account.push.settings.mustBeEncrypted).toBe(true);
+      expect(namesOf(env)).toEqual(['WEIXIN_PUSH_AES_KEY']);
+    }
     expect(loadConfig(GOOD).accounts[0]).not.toHaveProperty('push');
     expect(namesOf({ ...GOOD, WEIXIN_PUSH_AES_KEY: key })).toEqual(['WEIXIN_PUSH_TOKEN']);
     expect(namesOf({ WEIXIN_PUSH_TOKEN: 'token' })).toEqual(['WEIXIN_APP_ID']);

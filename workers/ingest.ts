@@ -101,6 +101,7 @@ export async function runIngest(
     redis,
     keys,
     components,
+    accounts: book,
     tickets,
     authorizations,
     ...gateHooks,

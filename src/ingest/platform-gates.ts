@@ -14,7 +14,7 @@ const CURED_BY_AUTHORIZATION: ReadonlySet<GateReason> = new Set<GateReason>([
 /** What the events of a platform do to the gates of its accounts. */
 export function platformGates(
   gates: Gates,
-  authorizations: Pick<Authorizations, 'appIds'>,
+  authorizations: Pick<Authorizations, 'appIds' | 'read'>,
   onOpened: (appId: string) => void,
 ): Pick<ComponentEventsParts, 'onTicket' | 'onAuthorized' | 'onWithdrawn'> {
   async function openWhere(isCured: (appId: string, reason: GateReason) => boolean): Promise<void> {
@@ -33,6 +33,9 @@ export function platformGates(
     onWithdrawn: async (component, appId) => {
       const reason = 'authorization-withdrawn';
       await gates.close(appId, reason, failure(reason, { detail: `it has withdrawn it from ${component.appId}` }));
+      // It may have authorised it anew meanwhile, which another process was told.
+      const known = await authorizations.read(component, appId);
+      if (known?.status === 'authorized' && (await gates.open(appId))) onOpened(appId);
     },
   };
 }

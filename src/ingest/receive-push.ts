@@ -3,7 +3,7 @@ import type { Logger } from '../log.ts';
 import { appIdSchema, type MediaJob } from '../media/media-job.ts';
 import { mediaJobsFromMessage } from '../media/message-media.ts';
 import type { JobAdmission } from '../queue/door.ts';
-import { type Clock, MINUTE, SECOND } from '../time.ts';
+import { type Clock, iso, MINUTE, SECOND } from '../time.ts';
 import type { Account, Component } from '../weixin/credentials/account.ts';
 import type { ComponentEvents } from '../weixin/credentials/component-events.ts';
 import { componentEventOf, keepComponentEvent } from '../weixin/push/component-event.ts';
@@ -15,7 +15,7 @@ import { createRecently } from './recently.ts';
 
 /** For Redis, of the 5 s that WeChat waits: what is later comes again. */
 const ADMIT_TIMEOUT_MS = 2 * SECOND;
-/** One line for each app and reason: anybody can send what is refused. */
+/** One line for each app and reason: anybody can send what is refused, and an outage makes all pushes alike. */
 const LOG_EVERY_MS = MINUTE;
 const MAX_LOG_KEYS = 1_000;
 /** How long it is taken for known that an app has authorised its platform. */
@@ -30,6 +30,7 @@ export type PushResult =
   | 'no-media'
   | 'event'
   | 'refused'
+  | 'unreadable'
   | 'unknown-app'
   | 'unavailable'
   | 'rejected';
@@ -109,16 +110,21 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
   }
 
   /** One line a minute for each app and reason; what counts in a reason is its words. */
-  function logSometimes(level: 'info' | 'warn', appId: string, message: string, reason = ''): void {
-    const key = `${appId} ${message} ${reason.replaceAll(/\d+/g, '')}`;
-    if (logged.has(key)) return;
+  function logSometimes(level: 'info' | 'warn' | 'error', appId: string, message: string, reason = ''): void {
+    if (isDue(`${appId} ${message} ${reason.replaceAll(/\d+/g, '')}`))
+      log[level](reason === '' ? { appId } : { appId, reason }, message);
+  }
+
+  /** True once a minute. @param key nothing that a stranger can make up: else he fills the log, and what is remembered. */
+  function isDue(key: string): boolean {
+    if (logged.has(key)) return false;
     logged.note(key);
-    log[level](reason === '' ? { appId } : { appId, reason }, message);
+    return true;
   }
 
   function unknownApp(given: string | undefined): Handled {
     const appId = appIdSchema.safeParse(given).data ?? '(none)';
-    logSometimes('info', appId, 'a push for an app without push settings');
+    if (isDue('unknown app')) log.info({ appId }, 'a push for an app without push settings, for example');
     return { result: 'unknown-app', answer: NOT_FOUND };
   }
 
@@ -133,6 +139,9 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
         logSometimes('warn', signerOf(target), 'a push is refused', verdict.reason);
         return { result: 'refused', answer: verdict.status === 400 ? BAD_REQUEST : FORBIDDEN };
       }
+      case 'unreadable':
+        logSometimes('error', target.appId, 'a push by WeChat can not be read', verdict.reason);
+        return { result: 'unreadable', answer: await passOnly(push, target.appId, BAD_REQUEST) };
       case 'message':
         return target.type === 'events'
           ? handleEvent(push, target.appId, verdict.fields)
@@ -149,7 +158,10 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
   ): Promise<Handled> {
     // Of an address of a platform, whose console takes any.
     if (!appIdSchema.safeParse(appId).success) return unknownApp(appId);
-    const jobs = mediaJobsFromMessage(fields, { appId, now: now() });
+    // And takes this address for its events, too.
+    if (component !== undefined && 'InfoType' in fields && !('MsgType' in fields))
+      return handleEvent(push, component.appId, fields);
+    const jobs = mediaJobsFromMessage(fields, { appId, now: now() }).map(notInTheFuture);
     // What has no media needs no Redis.
     if (jobs.length === 0) return { result: 'no-media', answer: await passOn(push, appId) };
     let admitted: readonly JobAdmission[];
@@ -159,13 +171,16 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
         return admit(jobs);
       });
     } catch (error) {
-      log.warn({ appId, err: error }, 'the media of a message can not be queued: WeChat pushes it again');
+      logSometimes('warn', appId, 'the media of messages can not be queued: WeChat pushes them again', reasonOf(error));
       return { result: 'unavailable', answer: UNAVAILABLE };
     }
     const mistakes = admitted.flatMap((one) => (typeof one === 'string' ? [] : one.mistakes));
     if (mistakes.length > 0) {
-      log.error({ appId, mistakes }, 'the media of a message are not taken');
-      return { result: 'rejected', answer: FAILED, media: admitted.filter((one) => typeof one === 'string').length };
+      const [{ source = {} } = {}] = jobs;
+      log.error({ appId, messageId: source.messageId, mistakes }, 'the media of a message are not taken');
+      const media = admitted.filter((one) => typeof one === 'string').length;
+      // Pushed again they would be no better, and the bot behind us wants the message.
+      return { result: 'rejected', answer: await passOnly(push, appId, FAILED), media };
     }
     return { result: 'queued', answer: await passOn(push, appId), media: jobs.length };
   }
@@ -183,7 +198,12 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
         try {
           await inTime(() => keepComponentEvent(event, appId, componentEvents));
         } catch (error) {
-          log.warn({ appId, event: event.type, err: error }, 'an event can not be kept: WeChat pushes it again');
+          logSometimes(
+            'warn',
+            appId,
+            `events (${event.type}) can not be kept: WeChat pushes them again`,
+            reasonOf(error),
+          );
           return { result: 'unavailable', answer: UNAVAILABLE };
         }
     }
@@ -201,6 +221,16 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
   async function inTime<T>(work: () => Promise<T>): Promise<T> {
     using limit = timeLimit(never, admitTimeoutMs);
     return await orAbort(work(), limit.signal);
+  }
+
+  /** A media is at most as old as its message is on its way: a clock that is behind must not keep it out. */
+  function notInTheFuture(job: MediaJob): MediaJob {
+    return Date.parse(job.receivedAt) > now() ? { ...job, receivedAt: iso(now()) } : job;
+  }
+
+  /** For what is nothing to us: the handler's answer, or `otherwise` where there is none. */
+  async function passOnly(push: ReceivedPush, appId: string, otherwise: PushAnswer): Promise<PushAnswer> {
+    return forward === undefined ? otherwise : passOn(push, appId);
   }
 
   async function passOn(
@@ -222,6 +252,11 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
     parts.observe?.({ result, status: answer.status, media, ...(appId === undefined ? {} : { appId }) });
     return answer;
   };
+}
+
+/** In a word: an outage is no defect, and its stack helps nobody. */
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message.slice(0, 200) : String(error);
 }
 
 /** Whose signature counts: what else stands in an address is anybody's until a push to it is signed. */

@@ -74,9 +74,12 @@ const TEXT_NAMES = ['__cdata', '#cdata', '_cdata', '#cdata-section', '_', '#text
 
 type Scalar = string | number | bigint;
 
+/** WeChat's fields come once. A list of thousands is none of WeChat's. */
+const MAX_VALUES = 10;
+
 /** What stands in a field, but for empty texts: one, unless it came more than once. */
 function scalarsIn(value: unknown): Scalar[] {
-  const values: readonly unknown[] = Array.isArray(value) ? value : [value];
+  const values: readonly unknown[] = Array.isArray(value) ? value.slice(0, MAX_VALUES) : [value];
   return values.map((one) => scalarIn(one) ?? innerScalar(one)).filter((one) => one !== undefined);
 }
 

@@ -47,6 +47,22 @@ test('a push goes on as it came, byte for byte', async () => {
   ]);
 });
 
+test('beyond so many under way a push is told to come again, at once, and the others go on', async () => {
+  const held = Promise.withResolvers<void>();
+  handler.answer = (response) => void held.promise.then(() => response.end('success'));
+  const forward = createForward(handler.url, { warn: (...line: unknown[]) => void lines.push(line) }, PATIENT_MS, 2);
+  parts.defer(() => forward.close());
+  const first = [forward.send(PUSH, 0), forward.send(PUSH, 0)];
+  expect(await Promise.all([forward.send(PUSH, 0), forward.send(PUSH, 0)])).toMatchObject([
+    { status: 504 },
+    { status: 504 },
+  ]);
+  expect(lines).toHaveLength(1);
+  held.resolve();
+  expect(await Promise.all(first)).toMatchObject([{ status: 200 }, { status: 200 }]);
+  expect(await forward.send(PUSH, 0)).toMatchObject({ status: 200 });
+});
+
 describe('the answer goes back as it came', () => {
   test.each<[number, Record<string, string>, string | Buffer]>([
     [200, { 'content-type': 'application/xml; charset=utf-8' }, '<xml><Content>好</Content></xml>'],

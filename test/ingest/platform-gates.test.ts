@@ -5,7 +5,7 @@ import { GATE_RULES, type GateReason } from '../../src/queue/gate-rules.ts';
 import { createGates, type Gates } from '../../src/queue/gates.ts';
 import { Secret } from '../../src/secret.ts';
 import type { Component } from '../../src/weixin/credentials/account.ts';
-import { createAuthorizations } from '../../src/weixin/credentials/authorizations.ts';
+import { type Authorizations, createAuthorizations } from '../../src/weixin/credentials/authorizations.ts';
 import { always, testClock } from '../support/clock.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
 import { openTestRedis, type TestRedis } from '../support/redis.ts';
@@ -15,6 +15,7 @@ const component: Component = { appId: 'wxcccccccccccccccc', secret: new Secret('
 
 let corner: TestRedis;
 let gates: Gates;
+let authorizations: Authorizations;
 let opened: string[];
 let hooks: ReturnType<typeof platformGates>;
 
@@ -22,7 +23,7 @@ beforeEach(async () => {
   corner = await openTestRedis();
   const { now } = testClock();
   gates = createGates(corner.redis, corner.keys, now, now, always(0));
-  const authorizations = createAuthorizations(corner.redis, corner.keys);
+  authorizations = createAuthorizations(corner.redis, corner.keys);
   await authorizations.see(component, APP_ID);
   opened = [];
   hooks = platformGates(gates, authorizations, (appId) => opened.push(appId));
@@ -48,10 +49,19 @@ test.each(Object.keys(GATE_RULES) as GateReason[])(
 );
 
 test('a withdrawal closes the gate, whatever it was before', async () => {
+  for (const appId of [APP_ID, OTHER_APP_ID]) await authorizations.withdraw(component, appId, 1);
   await hooks.onWithdrawn(component, APP_ID);
   await close(OTHER_APP_ID, 'quota-exhausted');
   await hooks.onWithdrawn(component, OTHER_APP_ID);
   expect((await reasons()).map(([, reason]) => reason)).toEqual(['authorization-withdrawn', 'authorization-withdrawn']);
+});
+
+test('a withdrawal that is told while the account authorises anew closes nothing', async () => {
+  await authorizations.withdraw(component, APP_ID, 1);
+  await authorizations.authorize(component, APP_ID, new Secret('code'), 2);
+  await hooks.onWithdrawn(component, APP_ID);
+  expect(await reasons()).toEqual([]);
+  expect(opened).toEqual([APP_ID]);
 });
 
 test('the first ticket opens the gates of the accounts of its platform that waited for one', async () => {

@@ -16,7 +16,7 @@ import { pushRoutes } from '../../src/ingest/push-routes.ts';
 import type { PushEvent, PushParts } from '../../src/ingest/receive-push.ts';
 import type { MediaJob } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
-import { MINUTE, SECOND } from '../../src/time.ts';
+import { HOUR, iso, MINUTE, SECOND } from '../../src/time.ts';
 import type { Account } from '../../src/weixin/credentials/account.ts';
 import { type TestClock, testClock } from '../support/clock.ts';
 import { startTestHandler, type TestHandler } from '../support/handler.ts';
@@ -335,14 +335,39 @@ describe('while the queue', () => {
     const { post } = await startPushes({ admit: async () => ['accepted', { mistakes: ['mediaId: is none'] }] });
     const video = message('video', { MediaId: 'A', ThumbMediaId: 'a/b' });
     expect(await post(`/weixin/${APP_ID}`, video)).toMatchObject({ status: 500, body: 'failed\n' });
-    expect(lines).toEqual([['error', { appId: APP_ID, mistakes: ['mediaId: is none'] }, expect.any(String)]]);
+    const facts = { appId: APP_ID, messageId: expect.stringMatching(/^\d{19}$/), mistakes: ['mediaId: is none'] };
+    expect(lines).toEqual([['error', facts, expect.any(String)]]);
     expect(observed).toMatchObject([{ result: 'rejected', status: 500, media: 1 }]);
+  });
+
+  test('is behind the time of a message, its media counts as of now', async () => {
+    const { post } = await startPushes();
+    const ahead = simulatedMessage('image', { MediaId: 'A' }, clock.now() + HOUR);
+    expect((await post(`/weixin/${APP_ID}`, ahead)).body).toBe('success');
+    expect(admitted).toMatchObject([{ mediaId: 'A', receivedAt: iso(clock.now()) }]);
   });
 
   test('knows a media already, it is taken', async () => {
     const { post } = await startPushes({ admit: async () => ['duplicate'] });
     expect((await post(`/weixin/${APP_ID}`, image())).body).toBe('success');
   });
+});
+
+test('strangers fill neither the log nor what is remembered of it', async () => {
+  const { get } = await startPushes();
+  for (let index = 0; index < 50; index += 1) {
+    const appId = `wx${String(index).padStart(16, '0')}`;
+    expect((await get(`/weixin/${appId}`, simulatedVerification(pushSender(), clock.now()))).status).toBe(404);
+  }
+  expect(lines).toHaveLength(1);
+});
+
+test('an event of a platform that comes to its address for messages is kept', async () => {
+  const { post } = await startPushes();
+  const ticket = { InfoType: 'component_verify_ticket', ComponentVerifyTicket: 'ticket@@@x' };
+  const sender = pushSender({ appId: COMPONENT_ID });
+  expect((await post(`/weixin/component/${COMPONENT_ID}/${APP_ID}`, ticket, sender)).body).toBe('success');
+  expect(events.kept).toMatchObject([['ticket', COMPONENT_ID, 'ticket@@@x', clock.now()]]);
 });
 
 describe('WeChat Cloud Run', () => {
@@ -506,7 +531,7 @@ describe("the operator's own handler", () => {
     );
   });
 
-  test('gets nothing that is refused, not known, a check, or not queued', async () => {
+  test('gets nothing that is refused, not known, a check, or not queued, but what is not taken', async () => {
     const { post, get, send } = await startPushes({
       ...forwardTo(handler.url),
       admit: async ([job]) => {
@@ -526,8 +551,23 @@ describe("the operator's own handler", () => {
       { InfoType: 'component_verify_ticket', ComponentVerifyTicket: 'x' },
       pushSender({ appId: COMPONENT_ID }),
     );
-    expect(observed.map(({ status }) => status)).toEqual([200, 200, 403, 404, 503, 500, 503]);
-    expect(handler.requests).toEqual([]);
+    expect(observed.map(({ status }) => status)).toEqual([200, 200, 403, 404, 503, 200, 503]);
+    expect(handler.requests).toHaveLength(1);
+  });
+
+  test('gets what is signed and can not be read; without one that is a 400', async () => {
+    const broken = {
+      ...simulatedPush({ MsgType: 'x' }, pushSender({ mode: 'plaintext' }), clock.now()),
+      body: '<xml>',
+    };
+    const path = `/weixin/${APP_ID}?${new URLSearchParams(broken.query)}`;
+    const { send } = await startPushes(forwardTo(handler.url));
+    expect(await send(path, { method: 'POST', body: broken.body })).toMatchObject({ status: 200, body: 'success' });
+    expect(handler.requests.map(({ body }) => body.toString())).toEqual([broken.body]);
+    const alone = await startPushes();
+    expect((await alone.send(path, { method: 'POST', body: broken.body })).status).toBe(400);
+    expect(observed.map(({ result }) => result)).toEqual(['unreadable', 'unreadable']);
+    expect(lines.map(([level]) => level)).toEqual(['error', 'error']);
   });
 
   test('is late or away: the media is queued, and WeChat pushes again', async () => {

@@ -2,6 +2,7 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import { Secret } from '../../secret.ts';
 import type { Component } from './account.ts';
+import type { AccountBook } from './account-book.ts';
 import type { Authorizations } from './authorizations.ts';
 import type { ComponentTickets } from './component-tickets.ts';
 import { forgetFailedCall, forgetToken } from './token-record.ts';
@@ -30,7 +31,9 @@ export interface ComponentEventsParts {
   readonly components: readonly Component[];
   readonly tickets: ComponentTickets;
   readonly authorizations: Authorizations;
-  /** There was no valid ticket, and now there is one. */
+  /** An app that is configured with a credential of its own is none of a platform's, whatever it has authorised. */
+  readonly accounts: Pick<AccountBook, 'find'>;
+  /** A ticket has come. */
   readonly onTicket: (component: Component) => Promise<void>;
   readonly onAuthorized: (component: Component, appId: string) => Promise<void>;
   readonly onWithdrawn: (component: Component, appId: string) => Promise<void>;
@@ -38,12 +41,19 @@ export interface ComponentEventsParts {
 
 /** Each hook runs also when the event is repeated, since whoever took it first may have died before it. */
 export function createComponentEvents(parts: ComponentEventsParts): ComponentEvents {
-  const { redis, keys, tickets, authorizations, onTicket, onAuthorized, onWithdrawn } = parts;
+  const { redis, keys, tickets, authorizations, accounts, onTicket, onAuthorized, onWithdrawn } = parts;
   const components = new Map(parts.components.map((component) => [component.appId, component]));
 
   async function withComponent(appId: string, work: (component: Component) => Promise<void>): Promise<void> {
     const component = components.get(appId);
     if (component !== undefined) await work(component);
+  }
+
+  function isServedBy({ appId: componentAppId }: Component, appId: string): boolean {
+    const credential = accounts.find(appId)?.credential;
+    return (
+      credential === undefined || (credential.type === 'authorizer' && credential.component.appId === componentAppId)
+    );
   }
 
   /** What the app had before is of another authorisation. */
@@ -52,8 +62,7 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
   return {
     ticket: (componentAppId, ticket, createdAt) =>
       withComponent(componentAppId, async (component) => {
-        const isFirst = await tickets.keep(component, new Secret(ticket), createdAt);
-        if (!isFirst) return;
+        await tickets.keep(component, new Secret(ticket), createdAt);
         await forgetFailedCall(redis, keys.token(component.appId), component);
         await onTicket(component);
       }),
@@ -63,7 +72,7 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
         const isNews = await authorizations.authorize(component, appId, new Secret(code), createdAt);
         const known = isNews ? undefined : await authorizations.read(component, appId);
         // Older than a withdrawal: it says nothing any more.
-        if (known?.status === 'withdrawn') return;
+        if (known?.status === 'withdrawn' || !isServedBy(component, appId)) return;
         if (isNews) {
           await forget(appId);
           await forgetFailedCall(redis, keys.token(appId), { appId, secret: component.secret });
@@ -75,7 +84,7 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
       withComponent(componentAppId, async (component) => {
         const isNews = await authorizations.withdraw(component, appId, createdAt);
         const known = isNews ? undefined : await authorizations.read(component, appId);
-        if (known?.status === 'authorized') return;
+        if (known?.status === 'authorized' || !isServedBy(component, appId)) return;
         if (isNews) await forget(appId);
         await onWithdrawn(component, appId);
       }),

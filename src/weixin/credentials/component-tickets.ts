@@ -16,8 +16,8 @@ const RESTART_PAUSE_MS = 10 * MINUTE;
 
 /** The latest verify ticket of each platform, shared by the fleet and sealed with the platform's secret. */
 export interface ComponentTickets {
-  /** Keeps a ticket unless a newer one is known. Returns true when there was none before. */
-  keep(component: Component, ticket: Secret, createdAt: number): Promise<boolean>;
+  /** Keeps a ticket unless a newer one is known, or it is too old to be of use. */
+  keep(component: Component, ticket: Secret, createdAt: number): Promise<void>;
   /** Returns the ticket; `undefined` when there is none that is still valid. */
   read(component: Component): Promise<Secret | undefined>;
   /** When the ticket that is known was made; for status. */
@@ -31,23 +31,15 @@ local known = redis.call('HGET', KEYS[1], 'createdAt')
 if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'createdAt', ARGV[1], 'sealed', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return known and 0 or 1`;
+return 1`;
 
 export function createComponentTickets(redis: RedisClient, keys: RedisKeys, now: Clock): ComponentTickets {
   return {
     keep: async ({ appId, secret }, ticket, createdAt) => {
       const lifeMs = createdAt + TICKET_LIFE_MS - now();
-      if (lifeMs <= 0) return false;
+      if (lifeMs <= 0) return;
       const sealed = sealToken(ticket, secret, appId);
-      const first = await redis.eval(
-        KEEP_IF_NEWER,
-        1,
-        keys.componentTicket(appId),
-        createdAt,
-        sealed,
-        Math.ceil(lifeMs),
-      );
-      return first === 1;
+      await redis.eval(KEEP_IF_NEWER, 1, keys.componentTicket(appId), createdAt, sealed, Math.ceil(lifeMs));
     },
     read: async ({ appId, secret }) => {
       const sealed = await redis.hget(keys.componentTicket(appId), 'sealed');

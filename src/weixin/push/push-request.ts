@@ -27,12 +27,14 @@ export type PushExpectation =
  * - `verification`: the console checks the address. `echostr` is to be answered, as it is.
  * - `container-check`: WeChat Cloud Run does. `success` is to be answered.
  * - `message`: a message or an event, by WeChat.
+ * - `unreadable`: one by WeChat, of which we can make nothing. `reason` is for the log.
  * - `refused`: anything else. `reason` is for the log, and holds nothing that was sent.
  */
 export type PushVerdict =
   | { readonly type: 'verification'; readonly echostr: string }
   | { readonly type: 'container-check' }
   | { readonly type: 'message'; readonly fields: PushFields }
+  | { readonly type: 'unreadable'; readonly reason: string }
   | { readonly type: 'refused'; readonly status: 400 | 403; readonly reason: string };
 
 /** A push that is older than this, or so far ahead, may be one that somebody has seen and sends again. */
@@ -78,7 +80,7 @@ function openPush(
     return forbidden('encrypted, and no encodingAesKey is configured for this app: add it to its push settings');
   const envelope = parsePushFields(body);
   if (!envelope.ok) return malformed(envelope.reason);
-  const encrypt = textIn(envelope.fields, 'Encrypt');
+  const encrypt = textIn(envelope.fields, 'Encrypt')?.trim();
   if (encrypt === undefined) return malformed('no Encrypt in it');
   if (!isSignatureOf(query['msg_signature'], [...signed, encrypt])) return forbidden('wrong msg_signature');
   const decrypted = decryptMessage(encrypt, encodingAesKey, trailer);
@@ -114,7 +116,7 @@ function isParameter(value: unknown): value is string {
 }
 
 function messageOf(parsed: ParsedPush): PushVerdict {
-  return parsed.ok ? { type: 'message', fields: parsed.fields } : malformed(parsed.reason);
+  return parsed.ok ? { type: 'message', fields: parsed.fields } : { type: 'unreadable', reason: parsed.reason };
 }
 
 function forbidden(reason: string): PushVerdict {

@@ -20,6 +20,10 @@ const never = new AbortController().signal;
 const SECRET = 'the-secret-of-the-platform';
 const push = { token: new Secret('t'), encodingAesKey: new Secret('k'.repeat(43)), mustBeEncrypted: true };
 const component: Component = { appId: 'wxcccccccccccccccc', secret: new Secret(SECRET), push };
+const OWN: Account = {
+  appId: 'wxeeeeeeeeeeeeeeee',
+  credential: { type: 'stable_token', secret: new Secret('s') },
+};
 const account: Account = { appId: APP_ID, credential: { type: 'authorizer', component } };
 
 let corner: TestRedis;
@@ -47,6 +51,7 @@ beforeEach(async () => {
     components: [component],
     tickets: createComponentTickets(corner.redis, corner.keys, clock.now),
     authorizations: createAuthorizations(corner.redis, corner.keys),
+    accounts: { find: (appId) => (appId === OWN.appId ? OWN : undefined) },
     onTicket: tell('ticket'),
     onAuthorized: tell('authorized'),
     onWithdrawn: tell('withdrawn'),
@@ -393,6 +398,16 @@ describe('an authorisation', () => {
     expect(book.find(APP_ID)).toEqual(account);
     expect(book.find(OTHER_APP_ID)).toBe(own);
     expect(new Set(book.list())).toEqual(new Set([account, own]));
+  });
+
+  test('of an app that is configured with a secret of its own does nothing to it', async () => {
+    const key = corner.keys.token(OWN.appId);
+    await corner.redis.hset(key, 'sealed', 'its own');
+    simulator.platforms.authorize(component.appId, OWN.appId);
+    await events.authorized(component.appId, OWN.appId, 'code', clock.now());
+    await events.withdrawn(component.appId, OWN.appId, clock.now() + SECOND);
+    expect(told).toEqual(['ticket']);
+    expect(await corner.redis.hget(key, 'sealed')).toBe('its own');
   });
 
   test('of a platform that is not configured is ignored', async () => {

@@ -60,7 +60,7 @@ describe('XML', () => {
       '<xml><a>&constructor;</a></xml>',
       'XML that is not well-formed',
     ],
-    ['a character that is none', '<xml><a>&#0;</a></xml>', 'XML that is not well-formed'],
+    ['a character that is none', '<xml><a>&#xD800;</a></xml>', 'XML that is not well-formed'],
     ['text behind it', '<xml/>x', 'XML that is not well-formed'],
     ['another root behind it', '<xml/><xml/>', 'XML that is not well-formed'],
     ['an end that is missing', '<xml><a>1</a>', 'XML that is not well-formed'],
@@ -119,15 +119,33 @@ test.each<[string, string | Uint8Array, string]>([
   ['space', ' \r\n\t', 'empty'],
   ['a text', 'MsgType=image', 'neither XML nor JSON'],
   ['a list', '[{"a":1}]', 'neither XML nor JSON'],
-  [
-    'broken UTF-8 in XML',
-    Buffer.concat([Buffer.from('<xml><a>'), Buffer.from([0xe5, 0xa5]), Buffer.from('</a></xml>')]),
-    'not UTF-8',
-  ],
-  ['broken UTF-8 in JSON', Buffer.concat([Buffer.from('{"a":"'), Buffer.from([0xff]), Buffer.from('"}')]), 'not UTF-8'],
-  ['UTF-16', Buffer.from('\uFEFF<xml/>', 'utf16le'), 'not UTF-8'],
+  ['UTF-16', Buffer.from('\uFEFF<xml/>', 'utf16le'), 'neither XML nor JSON'],
 ])('%s is refused', (_name, body, reason) => {
   expect(read(body)).toBe(reason);
+});
+
+test.each([
+  ['XML', '<xml><MediaId>m</MediaId><Title><![CDATA[', ']]></Title></xml>'],
+  ['JSON', '{"MediaId":"m","Title":"', '"}'],
+])('%s with what users paste, and neither format allows, is read all the same', (_format, before, after) => {
+  for (const odd of [
+    '\b',
+    '\u0000',
+    '\v',
+    '\u001f',
+    '\uffff',
+    '\t',
+    '\n',
+    Buffer.from([0xe5, 0xa5]),
+    Buffer.from([0xff]),
+  ])
+    expect(read(Buffer.concat([Buffer.from(before), Buffer.from(odd), Buffer.from(after)]))).toMatchObject({
+      MediaId: 'm',
+    });
+});
+
+test('references to control characters are left out', () => {
+  expect(read('<xml><a>x&#8;&#x1F;&#0011;y&#10;&#x41;</a></xml>')).toEqual({ a: 'xy\nA' });
 });
 
 test('any bytes give fields or a reason', () => {
