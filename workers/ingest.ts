@@ -96,7 +96,7 @@ export async function runIngest(
   const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
   const tokens = createTokenSource({ redis, keys, endpoint: { hosts, http }, now, random: Math.random, onRefresh });
   const codes = createCodeRedeemer(tokens, components, log, stop);
-  const gateHooks = platformGates(gates, authorizations, (appId) => log.info({ appId }, 'gate opened'));
+  const gateHooks = platformGates(gates, authorizations, book, (appId) => log.info({ appId }, 'gate opened'));
   const componentEvents = createComponentEvents({
     redis,
     keys,
@@ -105,6 +105,10 @@ export async function runIngest(
     tickets,
     authorizations,
     ...gateHooks,
+    onTicket: async (component) => {
+      await book.refresh();
+      await gateHooks.onTicket(component);
+    },
     onAuthorized: async (component, appId) => {
       await gateHooks.onAuthorized(component, appId);
       log.info({ appId, component: component.appId }, 'an account has authorised the platform');

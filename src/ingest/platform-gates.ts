@@ -1,6 +1,7 @@
 import { failure } from '../failure.ts';
 import type { GateReason } from '../queue/gate-rules.ts';
 import type { Gates } from '../queue/gates.ts';
+import { type AccountBook, isServedBy } from '../weixin/credentials/account-book.ts';
 import type { Authorizations } from '../weixin/credentials/authorizations.ts';
 import type { ComponentEventsParts } from '../weixin/credentials/component-events.ts';
 
@@ -14,7 +15,8 @@ const CURED_BY_AUTHORIZATION: ReadonlySet<GateReason> = new Set<GateReason>([
 /** What the events of a platform do to the gates of its accounts. */
 export function platformGates(
   gates: Gates,
-  authorizations: Pick<Authorizations, 'appIds' | 'read'>,
+  authorizations: Pick<Authorizations, 'read'>,
+  accounts: Pick<AccountBook, 'list'>,
   onOpened: (appId: string) => void,
 ): Pick<ComponentEventsParts, 'onTicket' | 'onAuthorized' | 'onWithdrawn'> {
   async function openWhere(isCured: (appId: string, reason: GateReason) => boolean): Promise<void> {
@@ -25,8 +27,8 @@ export function platformGates(
 
   return {
     onTicket: async (component) => {
-      const accounts = new Set(await authorizations.appIds(component.appId));
-      await openWhere((appId, reason) => reason === 'component-ticket-missing' && accounts.has(appId));
+      const served = new Set(accounts.list().flatMap((one) => (isServedBy(one, component) ? one.appId : [])));
+      await openWhere((appId, reason) => reason === 'component-ticket-missing' && served.has(appId));
     },
     onAuthorized: (_component, appId) =>
       openWhere((closed, reason) => closed === appId && CURED_BY_AUTHORIZATION.has(reason)),

@@ -158,8 +158,8 @@ async function checkAccounts(config: Config): Promise<Finding[]> {
       await untilReady(redis, limit);
       await orAbort(clock.sync(), limit).catch(() => undefined);
       const createdAt = await orAbort(createComponentTickets(redis, keys, clock.now).createdAt(appId), limit);
-      const apps = await orAbort(createAuthorizations(redis, keys).appIds(appId), limit);
-      const known = `${apps.length} ${apps.length === 1 ? 'account is' : 'accounts are'} known`;
+      const apps = await orAbort(createAuthorizations(redis, keys).list(appId), limit);
+      const known = `${apps.size} ${apps.size === 1 ? 'account is' : 'accounts are'} known`;
       if (createdAt === undefined) {
         const { hint } = FAILURES['component-ticket-missing'];
         return { check, result: 'fail', detail: `no component_verify_ticket has come; ${known}`, hint };

@@ -33,6 +33,11 @@ export interface RedisKeys {
   readonly ticketRestart: (componentAppId: string) => string;
   /** HASH of a platform's authorisations by app. @see src/weixin/credentials/authorizations.ts */
   readonly authorizers: (componentAppId: string) => string;
+  /** STRING: another one whenever an app comes to that hash, or its status changes. SET of the apps whose code waits. */
+  readonly authorizersVersion: (componentAppId: string) => string;
+  readonly pendingCodes: (componentAppId: string) => string;
+  /** STRING with expiry: how far a look for the app through WeChat's list of accounts has come. */
+  readonly listOffset: (appId: string) => string;
   /** STRING with expiry: held by whoever redeems an app's authorization code. */
   readonly redeeming: (appId: string) => string;
   /** HASH of counters of one minute, by app and outcome. @see src/queue/throughput.ts */
@@ -64,6 +69,9 @@ export function redisKeys(prefix: string): RedisKeys {
     componentTicket: (componentAppId) => `${prefix}:component:${componentAppId}:ticket`,
     ticketRestart: (componentAppId) => `${prefix}:component:${componentAppId}:ticket:restart`,
     authorizers: (componentAppId) => `${prefix}:component:${componentAppId}:authorizers`,
+    authorizersVersion: (componentAppId) => `${prefix}:component:${componentAppId}:authorizers:version`,
+    pendingCodes: (componentAppId) => `${prefix}:component:${componentAppId}:codes`,
+    listOffset: (appId) => `${prefix}:token:${appId}:list-offset`,
     redeeming: (appId) => `${prefix}:token:${appId}:redeeming`,
     throughput: (minute) => `${prefix}:throughput:${minute}`,
     worker: (workerId) => `${prefix}:worker:${workerId}`,

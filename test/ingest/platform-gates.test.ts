@@ -4,7 +4,7 @@ import { platformGates } from '../../src/ingest/platform-gates.ts';
 import { GATE_RULES, type GateReason } from '../../src/queue/gate-rules.ts';
 import { createGates, type Gates } from '../../src/queue/gates.ts';
 import { Secret } from '../../src/secret.ts';
-import type { Component } from '../../src/weixin/credentials/account.ts';
+import type { Account, Component } from '../../src/weixin/credentials/account.ts';
 import { type Authorizations, createAuthorizations } from '../../src/weixin/credentials/authorizations.ts';
 import { always, testClock } from '../support/clock.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
@@ -26,7 +26,9 @@ beforeEach(async () => {
   authorizations = createAuthorizations(corner.redis, corner.keys);
   await authorizations.see(component, APP_ID);
   opened = [];
-  hooks = platformGates(gates, authorizations, (appId) => opened.push(appId));
+  const served: Account = { appId: APP_ID, credential: { type: 'authorizer', component } };
+  const other: Account = { appId: OTHER_APP_ID, credential: { type: 'stable_token', secret: new Secret('s') } };
+  hooks = platformGates(gates, authorizations, { list: () => [served, other] }, (appId) => opened.push(appId));
 });
 afterEach(() => corner[Symbol.asyncDispose]());
 

@@ -323,9 +323,9 @@ export function healthUrl(worker: WorkerProcess): string {
 }
 
 /** Everything in Redis as text: keys, and values of every type. */
-export async function dumpRedis(redis: RedisClient): Promise<string> {
+export async function dumpRedis(redis: RedisClient, pattern = '*'): Promise<string> {
   const texts: string[] = [];
-  for (const key of await redis.keys('*')) {
+  for (const key of await redis.keys(pattern.replace(/[[\]{}?\\]/g, '\\$&'))) {
     texts.push(key);
     const type = await redis.type(key);
     if (type === 'string') texts.push((await redis.get(key)) ?? '');

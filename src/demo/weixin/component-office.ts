@@ -47,6 +47,10 @@ export class ComponentOffice {
   readonly issued: string[] = [];
   /** Calls by name. */
   readonly counts = new Map<string, number>();
+  /** Accounts that may not call the API: their authorisations bring no tokens. */
+  readonly withoutTokens = new Set<string>();
+  /** WeChat lists 500 accounts at most, and nobody promises that it lists as many as it is asked for. */
+  longestPage = 500;
   /** False where a refresh token stays the same for as long as the authorisation lasts. */
   rotates = true;
   tokenLifeMs = TOKEN_LIFE_MS;
@@ -157,7 +161,7 @@ export class ComponentOffice {
         return { json: this.#authorizerToken(authorizer, this.rotates) };
       }
       case 'api_get_authorizer_list': {
-        const [offset, count] = [Number(body['offset']), Math.min(500, Number(body['count']))];
+        const [offset, count] = [Number(body['offset']), Math.min(this.longestPage, Number(body['count']))];
         const all = [...platform.authorizers.values()].filter(({ withdrawn }) => !withdrawn);
         const list = all.slice(offset, offset + count).map(({ appId, refreshToken }) => ({
           authorizer_appid: appId,
@@ -186,7 +190,7 @@ export class ComponentOffice {
       if (at === -1) continue;
       const [used] = authorizer.codes.splice(at, 1);
       if (used === undefined || this.#now() >= used.expiresAt) return { errcode: 61010 };
-      const tokens = this.#authorizerToken(authorizer, false);
+      const tokens = this.withoutTokens.has(authorizer.appId) ? {} : this.#authorizerToken(authorizer, false);
       const funcInfo = [{ funcscope_category: { id: 1 } }];
       return {
         json: { authorization_info: { authorizer_appid: authorizer.appId, ...tokens, func_info: funcInfo } },

@@ -43,6 +43,8 @@ export interface Fault {
   readonly action: FaultAction;
   /** How often it happens; then it is over. Default: always. */
   readonly times?: number;
+  /** So many matching requests are answered honestly first. Default 0. */
+  readonly after?: number;
   /** Happens at every n-th matching request only: `every: 2` flaps. Default 1. */
   readonly every?: number;
 }
@@ -89,7 +91,7 @@ export class FaultBoard {
         (fault.call === undefined || fault.call === call);
       if (!meant) continue;
       armed.seen += 1;
-      if (armed.seen % (fault.every ?? 1) !== 0) continue;
+      if (armed.seen <= (fault.after ?? 0) || armed.seen % (fault.every ?? 1) !== 0) continue;
       armed.left -= 1;
       if (armed.left === 0) this.#armed = this.#armed.filter((other) => other !== armed);
       return fault.action;

@@ -1,5 +1,5 @@
 import type { Account, Component } from './account.ts';
-import type { Authorizations } from './authorizations.ts';
+import type { Authorization, Authorizations } from './authorizations.ts';
 
 /** The apps that this deployment has a credential for: those of its configuration, and those that have authorised a platform of it. */
 export interface AccountBook {
@@ -10,31 +10,57 @@ export interface AccountBook {
   refresh(): Promise<void>;
 }
 
+type Known = Pick<Authorization, 'status' | 'at'> & { readonly component: Component };
+
 export function createAccountBook(
   configured: readonly Account[],
   components: readonly Component[],
-  authorizations: Authorizations,
+  authorizations: Pick<Authorizations, 'list' | 'version'>,
 ): AccountBook {
   const own = new Map(configured.map((account) => [account.appId, account]));
   let all: ReadonlyMap<string, Account> = own;
+  let seen: string | undefined;
+
+  /** An app that has authorised several platforms, one after the other, is served by the one that it has not left. */
+  async function readBook(): Promise<Map<string, Known>> {
+    const best = new Map<string, Known>();
+    for (const component of components) {
+      for (const [appId, facts] of await authorizations.list(component.appId)) {
+        const before = best.get(appId);
+        const known = { ...facts, component };
+        if (before === undefined || isBetter(known, before)) best.set(appId, known);
+      }
+    }
+    return best;
+  }
+
   return {
     find: (appId) => all.get(appId),
     has: (appId) => all.has(appId),
     list: () => [...all.values()],
     refresh: async () => {
       if (components.length === 0) return;
-      const authorized = await Promise.all(
-        components.map(async (component) => {
-          const appIds = await authorizations.appIds(component.appId);
-          return appIds.map((appId): [string, Account] => [
-            appId,
-            // The same object as before: whoever holds it need not notice.
-            all.get(appId) ?? { appId, credential: { type: 'authorizer', component } },
-          ]);
-        }),
-      );
+      // Before the book is read: what changes meanwhile is read the next time.
+      const versions = await Promise.all(components.map(({ appId }) => authorizations.version(appId)));
+      if (seen === versions.join()) return;
+      const authorized = [...(await readBook())].map(([appId, { component }]): [string, Account] => {
+        const before = all.get(appId);
+        // The same object as before, if nothing has changed: whoever holds it need not notice.
+        const isSame = before !== undefined && isServedBy(before, component);
+        return [appId, isSame ? before : { appId, credential: { type: 'authorizer', component } }];
+      });
       // What is configured comes last, so that it counts.
-      all = new Map([...authorized.flat(), ...own]);
+      all = new Map([...authorized, ...own]);
+      seen = versions.join();
     },
   };
+}
+
+/** True of an app whose tokens come by way of this platform. */
+export function isServedBy({ credential }: Account, { appId }: Component): boolean {
+  return credential.type === 'authorizer' && credential.component.appId === appId;
+}
+
+function isBetter(one: Known, other: Known): boolean {
+  return one.status === other.status ? one.at > other.at : one.status === 'authorized';
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
@@ -37,15 +38,19 @@ export interface Authorizations {
   keep(component: Component, appId: string, used: Authorization | undefined, refreshToken: Secret): Promise<void>;
   /** Forgets a code that can't be redeemed. */
   dropCode(component: Component, appId: string, used: Authorization): Promise<void>;
-  /** The apps that have authorised the platform, also those that have withdrawn it: their jobs must end somehow. */
-  appIds(componentAppId: string): Promise<string[]>;
+  /** Who has authorised the platform, also those that have withdrawn it: their jobs must end somehow. */
+  list(componentAppId: string): Promise<ReadonlyMap<string, Pick<Authorization, 'status' | 'at'>>>;
+  /** Another one whenever `list` would tell something else. */
+  version(componentAppId: string): Promise<string>;
   /** The apps whose code waits to be redeemed. */
-  pending(component: Component): Promise<string[]>;
+  pending(componentAppId: string): Promise<string[]>;
 }
 
 const recordSchema = z.object({
   status: z.enum(['authorized', 'withdrawn']),
   at: z.number(),
+  /** Of the last withdrawal, which may come again. */
+  withdrawnAt: z.number().optional(),
   refresh: z.string().optional(),
   code: z.string().optional(),
   /** Tells the last code, redeemed or not, from others: the same push may come again. */
@@ -58,6 +63,8 @@ const REPLACE_IF_SAME = `
 local known = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if known ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call(ARGV[4], KEYS[2], ARGV[1])
+if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5]) end
 return 1`;
 
 /** Somebody else changes the record of an app once in months: this often in a row never. */
@@ -71,11 +78,17 @@ export function createAuthorizations(redis: RedisClient, keys: RedisKeys): Autho
     change: (known: Stored | undefined) => Stored | undefined,
   ): Promise<boolean> {
     const key = keys.authorizers(component.appId);
+    const places = [key, keys.pendingCodes(component.appId), keys.authorizersVersion(component.appId)];
     for (let tries = 0; tries < MAX_TRIES; tries += 1) {
       const text = (await redis.hget(key, appId)) ?? '';
-      const next = change(parse(text));
+      const known = parse(text);
+      const next = change(known);
       if (next === undefined) return false;
-      if ((await redis.eval(REPLACE_IF_SAME, 1, key, appId, text, JSON.stringify(next))) === 1) return true;
+      const pending = next.code === undefined ? 'SREM' : 'SADD';
+      const version = known?.status === next.status && known.at === next.at ? '' : randomUUID();
+      const json = JSON.stringify(next);
+      const done = await redis.eval(REPLACE_IF_SAME, places.length, ...places, appId, text, json, pending, version);
+      if (done === 1) return true;
     }
     throw new Error(`the authorisation of ${appId} is changed too often`);
   }
@@ -91,7 +104,9 @@ export function createAuthorizations(redis: RedisClient, keys: RedisKeys): Autho
     known: Stored | undefined,
     used: Authorization | undefined,
   ): boolean {
-    if (known === undefined || used === undefined) return known === undefined && used === undefined;
+    // What only says that the app is there came meanwhile, and holds nothing that could be written over.
+    const isEmpty = known === undefined || (known.at === 0 && known.refresh === undefined && known.code === undefined);
+    if (known === undefined || used === undefined) return isEmpty && used === undefined;
     const same = (sealed: string | undefined, secret: Secret | undefined): boolean =>
       opened(component, appId, sealed)?.reveal() === secret?.reveal();
     return known.at === used.at && same(known.refresh, used.refreshToken) && same(known.code, used.code);
@@ -121,18 +136,13 @@ export function createAuthorizations(redis: RedisClient, keys: RedisKeys): Autho
 
     withdraw: (component, appId, at) =>
       update(component, appId, (known) => {
-        if (known !== undefined && (known.at > at || (known.at === at && known.status === 'withdrawn')))
-          return undefined;
+        if (known !== undefined && (known.at > at || known.withdrawnAt === at)) return undefined;
         const { code: _useless, ...rest } = known ?? {};
-        return { ...rest, status: 'withdrawn', at };
+        return { ...rest, status: 'withdrawn', at, withdrawnAt: at };
       }),
 
     see: async (component, appId) => {
-      await redis.hsetnx(
-        keys.authorizers(component.appId),
-        appId,
-        JSON.stringify({ status: 'authorized', at: 0 } satisfies Stored),
-      );
+      await update(component, appId, (known) => (known === undefined ? { status: 'authorized', at: 0 } : undefined));
     },
 
     keep: async (component, appId, used, refreshToken) => {
@@ -152,12 +162,19 @@ export function createAuthorizations(redis: RedisClient, keys: RedisKeys): Autho
       });
     },
 
-    appIds: (componentAppId) => redis.hkeys(keys.authorizers(componentAppId)),
-
-    pending: async (component) => {
-      const records = await redis.hgetall(keys.authorizers(component.appId));
-      return Object.entries(records).flatMap(([appId, text]) => (parse(text)?.code === undefined ? [] : [appId]));
+    list: async (componentAppId) => {
+      const records = await redis.hgetall(keys.authorizers(componentAppId));
+      return new Map(
+        Object.entries(records).flatMap(([appId, text]): [string, Pick<Authorization, 'status' | 'at'>][] => {
+          const known = parse(text);
+          return known === undefined ? [] : [[appId, { status: known.status, at: known.at }]];
+        }),
+      );
     },
+
+    version: async (componentAppId) => (await redis.get(keys.authorizersVersion(componentAppId))) ?? '',
+
+    pending: (componentAppId) => redis.smembers(keys.pendingCodes(componentAppId)),
   };
 }
 

@@ -3,7 +3,8 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import { releaseLease, takeLease } from '../../redis/lease.ts';
 import type { Secret } from '../../secret.ts';
-import { SECOND } from '../../time.ts';
+import { type Clock, HOUR, SECOND } from '../../time.ts';
+import { isNoConnection } from '../http.ts';
 import type { Account, AuthorizerCredential, Component } from './account.ts';
 import { API_CALL_TIMEOUT_MS } from './api-call.ts';
 import type { Authorization, Authorizations } from './authorizations.ts';
@@ -22,6 +23,7 @@ export interface AuthorizerTokensParts {
   readonly api: ComponentApi;
   readonly tickets: ComponentTickets;
   readonly authorizations: Authorizations;
+  readonly now: Clock;
 }
 
 /** The two levels of tokens of a third-party platform: its own, and those of the accounts that have authorised it. */
@@ -32,12 +34,16 @@ export interface AuthorizerTokens {
   redeem(account: AuthorizerAccount, signal: AbortSignal): Promise<Failure | undefined>;
 }
 
+/** WeChat says in the event when a code expires; none is known to live longer. */
+const CODE_LIFE_MS = HOUR;
+/** After that the list may have changed too much for a look to go on in its middle. */
+const LIST_OFFSET_LIFE_MS = HOUR;
 const REDEEM_LEASE_MS = API_CALL_TIMEOUT_MS + 8 * SECOND;
 /** Platform tokens tried within a call after the first was rejected. */
 const TOKEN_RETRIES = 1;
 
 export function createAuthorizerTokens(parts: AuthorizerTokensParts): AuthorizerTokens {
-  const { redis, keys, shared, api, tickets, authorizations } = parts;
+  const { redis, keys, shared, api, tickets, authorizations, now } = parts;
 
   /** The platform's own token. It needs the ticket that WeChat pushes. */
   function componentSubject(component: Component): TokenSubject {
@@ -52,7 +58,9 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
         if (answer.ok || answer.failure.code !== 'component-ticket-missing') return answer;
         if (!(await tickets.mayAskForPush(component.appId))) return answer;
         const started = await api.startPushTicket(component, signal);
-        return started.ok ? answer : started;
+        if (!started.ok) return started;
+        await tickets.pushAskedFor(component.appId);
+        return answer;
       },
     };
   }
@@ -86,11 +94,13 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
     const refreshToken = known?.refreshToken ?? credential.refreshToken;
     if (refreshToken !== undefined) {
       const answer = await refresh(component, appId, known, refreshToken, signal);
-      if (answer.ok || answer.failure.code !== 'authorization-withdrawn') return answer;
-      // The account may have authorised the platform anew, and we have not been told: WeChat lists what is valid.
+      if (answer.ok || !mayBeReplaced(answer.failure)) return answer;
+      // The account may have authorised the platform anew, and we have not been told; or the token that replaced this one
+      // was lost with its answer. WeChat lists what is valid.
       const listed = await lookUp(component, appId, signal);
-      if (!listed.ok) return listed;
-      if (listed.value === undefined || listed.value.reveal() === refreshToken.reveal()) return answer;
+      if (!listed.ok || listed.value === undefined) return listed.ok ? answer : listed;
+      const isSame = listed.value.reveal() === refreshToken.reveal();
+      if (isSame && answer.failure.code === 'authorization-withdrawn') return answer;
       return refresh(component, appId, known, listed.value, signal);
     }
     const listed = await lookUp(component, appId, signal);
@@ -115,8 +125,22 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
     return answer;
   }
 
-  function lookUp(component: Component, appId: string, signal: AbortSignal): Promise<Result<Secret | undefined>> {
-    return withComponentToken(component, appId, signal, (call) => api.findRefreshToken(call, signal));
+  /** Goes on where the last look was broken off: a platform may have more accounts than one call has time for. */
+  async function lookUp(component: Component, appId: string, signal: AbortSignal): Promise<Result<Secret | undefined>> {
+    const key = keys.listOffset(appId);
+    const from = Number((await redis.get(key)) ?? 0);
+    const walk = { from, offset: from };
+    let isDone = false;
+    try {
+      const found = await withComponentToken(component, appId, signal, (call) =>
+        api.findRefreshToken(call, walk, signal),
+      );
+      isDone = found.ok;
+      return found;
+    } finally {
+      if (isDone) await redis.del(key);
+      else await redis.set(key, walk.offset, 'PX', LIST_OFFSET_LIFE_MS);
+    }
   }
 
   /**
@@ -136,6 +160,10 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
       const known = await authorizations.read(component, appId);
       if (known?.code === undefined) return succeed(undefined);
       const { code } = known;
+      if (now() - known.at > CODE_LIFE_MS) {
+        await authorizations.dropCode(component, appId, known);
+        return succeed(undefined);
+      }
       const answer = await withComponentToken(component, appId, signal, (call) => api.queryAuth(call, code, signal));
       if (answer.ok) {
         await authorizations.keep(component, appId, known, answer.value.refreshToken);
@@ -165,12 +193,17 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
   };
 }
 
-/** True when a code could not be redeemed for a reason of its own: it has expired, or has been used up. */
+/** True when another refresh token may do: this one is refused, or the answer that brought another one was lost. */
+function mayBeReplaced(failure: Failure): boolean {
+  const { code } = failure;
+  return code === 'authorization-withdrawn' || (code === 'weixin-unreachable' && !isNoConnection(failure));
+}
+
+/** True when a code could not be redeemed for a reason of its own: it has expired, has been used up, or brings no token. */
 function isOfCode({ code, errcode }: Failure): boolean {
-  return (
-    errcode !== undefined &&
-    (code === 'unclassified' || code === 'weixin-request-refused' || FAILURES[code].action === 'dead')
-  );
+  if (code === 'api-unauthorized' && errcode === undefined) return true;
+  const isOdd = code === 'unclassified' || code === 'weixin-request-refused' || FAILURES[code].action === 'dead';
+  return errcode !== undefined && isOdd;
 }
 
 /** Several calls may be needed: together they take no longer than one, since a lease outlives one. */
@@ -179,7 +212,8 @@ async function bounded<T>(signal: AbortSignal, work: (limit: AbortSignal) => Pro
   try {
     return await work(AbortSignal.any([signal, timeout]));
   } catch (error) {
-    if (!signal.aborted && timeout.aborted) return fail('weixin-timeout', { detail: 'third-party platform' });
+    // Most likely somebody who held a lease has died.
+    if (!signal.aborted && timeout.aborted) return fail('token-unavailable', { detail: 'third-party platform' });
     throw error;
   }
 }

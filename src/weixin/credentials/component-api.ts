@@ -1,4 +1,4 @@
-import type { Result } from '../../failure.ts';
+import { fail, type Result } from '../../failure.ts';
 import { Secret } from '../../secret.ts';
 import type { Component } from './account.ts';
 import { type ApiCall, type ApiEndpoint, callApi, type Json } from './api-call.ts';
@@ -29,7 +29,7 @@ export interface ComponentApi {
    * Looks through api_get_authorizer_list for the refresh token of an app; `undefined` where it is not among those who
    * have authorised the platform.
    */
-  findRefreshToken(call: ComponentCall, signal: AbortSignal): Promise<Result<Secret | undefined>>;
+  findRefreshToken(call: ComponentCall, walk: ListWalk, signal: AbortSignal): Promise<Result<Secret | undefined>>;
 }
 
 /** Which app is meant, and what the call is made with. */
@@ -37,6 +37,12 @@ export interface ComponentCall {
   readonly component: Component;
   readonly appId: string;
   readonly token: Secret;
+}
+
+/** Where a look through the list began, and how far it has come: it may take longer than one call is given. */
+export interface ListWalk {
+  readonly from: number;
+  offset: number;
 }
 
 /** WeChat lists so many at most. */
@@ -78,19 +84,26 @@ export function createComponentApi(endpoint: ApiEndpoint): ComponentApi {
         signal,
       ),
 
-    queryAuth: ({ component, appId, token }, code, signal) =>
-      call(
+    queryAuth: async ({ component, appId, token }, code, signal) => {
+      const answer = await call(
         'api_query_auth',
         { component_appid: component.appId, authorization_code: code.reveal() },
         { query: withToken(token), secrets: [token, code] },
-        (answer) => {
-          const info = answer['authorization_info'];
+        (json) => {
+          const info = json['authorization_info'];
           if (typeof info !== 'object' || info === null || Reflect.get(info, 'authorizer_appid') !== appId)
             return undefined;
-          return authorizerTokenIn(info as Json);
+          // There is none for an account that may not call the API.
+          return 'authorizer_access_token' in info ? authorizerTokenIn(info as Json) : 'no token';
         },
         signal,
-      ),
+      );
+      if (!answer.ok) return answer;
+      const { value } = answer;
+      return value === 'no token'
+        ? fail('api-unauthorized', { detail: 'the authorisation brings no token' })
+        : { ok: true, value };
+    },
 
     authorizerToken: ({ component, appId, token }, refreshToken, signal) =>
       call(
@@ -105,8 +118,9 @@ export function createComponentApi(endpoint: ApiEndpoint): ComponentApi {
         signal,
       ),
 
-    findRefreshToken: async ({ component, appId, token }, signal) => {
-      for (let offset = 0; ; offset += LIST_PAGE) {
+    findRefreshToken: async ({ component, appId, token }, walk, signal) => {
+      for (let wrapped = false; ; ) {
+        const { offset } = walk;
         const page = await call(
           'api_get_authorizer_list',
           { component_appid: component.appId, offset, count: LIST_PAGE },
@@ -116,8 +130,14 @@ export function createComponentApi(endpoint: ApiEndpoint): ComponentApi {
           signal,
         );
         if (!page.ok) return page;
-        const { refreshToken, listed } = page.value;
-        if (refreshToken !== undefined || listed < LIST_PAGE) return { ok: true, value: refreshToken };
+        const { refreshToken, listed, total } = page.value;
+        if (refreshToken !== undefined) return { ok: true, value: refreshToken };
+        walk.offset += listed;
+        const isEnd = listed === 0 || walk.offset >= total;
+        if (isEnd && (wrapped || walk.from === 0)) return { ok: true, value: undefined };
+        if (isEnd) walk.offset = 0;
+        wrapped ||= isEnd;
+        if (wrapped && walk.offset >= walk.from) return { ok: true, value: undefined };
       }
     },
   };
@@ -135,7 +155,10 @@ function authorizerTokenIn(answer: Json): AuthorizerAnswer | undefined {
   return { ...token, refreshToken: new Secret(refreshToken) };
 }
 
-function pageIn(answer: Json, appId: string): { refreshToken: Secret | undefined; listed: number } | undefined {
+function pageIn(
+  answer: Json,
+  appId: string,
+): { refreshToken: Secret | undefined; listed: number; total: number } | undefined {
   const list = answer['list'];
   if (!Array.isArray(list)) return undefined;
   const entry = (list as Json[]).find((one) => one['authorizer_appid'] === appId);
@@ -143,5 +166,7 @@ function pageIn(answer: Json, appId: string): { refreshToken: Secret | undefined
   return {
     refreshToken: typeof refreshToken === 'string' && refreshToken !== '' ? new Secret(refreshToken) : undefined,
     listed: list.length,
+    // A page may be shorter than asked for, and not the last.
+    total: Number(answer['total_count'] ?? 0) || (list.length < LIST_PAGE ? 0 : Number.POSITIVE_INFINITY),
   };
 }

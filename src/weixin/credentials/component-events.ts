@@ -2,7 +2,7 @@ import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import { Secret } from '../../secret.ts';
 import type { Component } from './account.ts';
-import type { AccountBook } from './account-book.ts';
+import { type AccountBook, isServedBy } from './account-book.ts';
 import type { Authorizations } from './authorizations.ts';
 import type { ComponentTickets } from './component-tickets.ts';
 import { forgetFailedCall, forgetToken } from './token-record.ts';
@@ -49,11 +49,16 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
     if (component !== undefined) await work(component);
   }
 
-  function isServedBy({ appId: componentAppId }: Component, appId: string): boolean {
-    const credential = accounts.find(appId)?.credential;
-    return (
-      credential === undefined || (credential.type === 'authorizer' && credential.component.appId === componentAppId)
-    );
+  /** An app with a credential of its own, or one of another kind, has nothing to do with platforms. */
+  function mayBeServed(appId: string): boolean {
+    const account = accounts.find(appId);
+    return account === undefined || account.credential.type === 'authorizer';
+  }
+
+  /** And one that another platform serves has left this one already. */
+  function isServed(component: Component, appId: string): boolean {
+    const account = accounts.find(appId);
+    return account === undefined || isServedBy(account, component);
   }
 
   /** What the app had before is of another authorisation. */
@@ -72,7 +77,7 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
         const isNews = await authorizations.authorize(component, appId, new Secret(code), createdAt);
         const known = isNews ? undefined : await authorizations.read(component, appId);
         // Older than a withdrawal: it says nothing any more.
-        if (known?.status === 'withdrawn' || !isServedBy(component, appId)) return;
+        if (known?.status === 'withdrawn' || !mayBeServed(appId)) return;
         if (isNews) {
           await forget(appId);
           await forgetFailedCall(redis, keys.token(appId), { appId, secret: component.secret });
@@ -84,7 +89,7 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
       withComponent(componentAppId, async (component) => {
         const isNews = await authorizations.withdraw(component, appId, createdAt);
         const known = isNews ? undefined : await authorizations.read(component, appId);
-        if (known?.status === 'authorized' || !isServedBy(component, appId)) return;
+        if (known?.status === 'authorized' || !isServed(component, appId)) return;
         if (isNews) await forget(appId);
         await onWithdrawn(component, appId);
       }),

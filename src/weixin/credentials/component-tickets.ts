@@ -1,7 +1,7 @@
 import type { RedisClient } from '../../redis/connect.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
 import type { Secret } from '../../secret.ts';
-import { type Clock, HOUR, MINUTE } from '../../time.ts';
+import { type Clock, HOUR, MINUTE, SECOND } from '../../time.ts';
 import type { Component } from './account.ts';
 import { sealToken, unsealToken } from './sealed-token.ts';
 
@@ -13,6 +13,8 @@ import { sealToken, unsealToken } from './sealed-token.ts';
 const TICKET_LIFE_MS = 12 * HOUR;
 /** Tickets come by themselves; asking for them more often brings none sooner. */
 const RESTART_PAUSE_MS = 10 * MINUTE;
+/** Until it is known that WeChat was asked. */
+const RESTART_LEASE_MS = 30 * SECOND;
 
 /** The latest verify ticket of each platform, shared by the fleet and sealed with the platform's secret. */
 export interface ComponentTickets {
@@ -24,6 +26,8 @@ export interface ComponentTickets {
   createdAt(componentAppId: string): Promise<number | undefined>;
   /** Returns true for the one process that may ask WeChat now to push tickets again. */
   mayAskForPush(componentAppId: string): Promise<boolean>;
+  /** Takes note that WeChat was asked. */
+  pushAskedFor(componentAppId: string): Promise<void>;
 }
 
 const KEEP_IF_NEWER = `
@@ -50,6 +54,9 @@ export function createComponentTickets(redis: RedisClient, keys: RedisKeys, now:
       return createdAt === null ? undefined : Number(createdAt);
     },
     mayAskForPush: async (componentAppId) =>
-      (await redis.set(keys.ticketRestart(componentAppId), '1', 'PX', RESTART_PAUSE_MS, 'NX')) === 'OK',
+      (await redis.set(keys.ticketRestart(componentAppId), '1', 'PX', RESTART_LEASE_MS, 'NX')) === 'OK',
+    pushAskedFor: async (componentAppId) => {
+      await redis.set(keys.ticketRestart(componentAppId), '1', 'PX', RESTART_PAUSE_MS);
+    },
   };
 }

@@ -180,6 +180,8 @@ export function createSharedTokens({ redis, keys, now, random, onRefresh }: Shar
     const report = { appId: subject.appId, kind, forced };
     if (!answer.ok) {
       onRefresh({ ...report, result: 'failed', failure: answer.failure });
+      // Nobody was asked: it waits for another token, whose holder has died.
+      if (answer.failure.code === 'token-unavailable') return answer;
       const remembered = failedCall(kind, failed, answer.failure, now(), random);
       await writeFailedCall(place, subject, remembered);
       return { ok: false, failure: remembered.failure };

@@ -38,7 +38,7 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
   const authorizations = createAuthorizations(redis, keys);
   const tickets = createComponentTickets(redis, keys, now);
   const api = createComponentApi(endpoint);
-  const authorizers = createAuthorizerTokens({ redis, keys, shared, api, tickets, authorizations });
+  const authorizers = createAuthorizerTokens({ redis, keys, shared, api, tickets, authorizations, now });
   const external = createExternalTokens({ ...options, http: endpoint.http });
 
   function tokensOf({ appId, credential }: Account): AppTokens {
@@ -77,7 +77,7 @@ export function createTokenSource(options: TokenSourceOptions): TokenSources {
     redeemCodes: async (components, signal) => {
       const failures = new Map<string, Failure>();
       for (const component of components) {
-        for (const appId of await authorizations.pending(component)) {
+        for (const appId of await authorizations.pending(component.appId)) {
           const credential = { type: 'authorizer', component } as const;
           const trouble = await authorizers.redeem({ appId, credential }, signal);
           if (trouble !== undefined) failures.set(appId, trouble);

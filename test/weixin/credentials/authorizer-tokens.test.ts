@@ -14,6 +14,7 @@ import { createHttpPool, type HttpPool } from '../../../src/weixin/http.ts';
 import { type TestClock, testClock } from '../../support/clock.ts';
 import { APP_ID, OTHER_APP_ID } from '../../support/jobs.ts';
 import { openTestRedis, type TestRedis } from '../../support/redis.ts';
+import { dumpRedis } from '../../support/stack.ts';
 import { TEST_TIMEOUTS } from '../../support/weixin.ts';
 
 const never = new AbortController().signal;
@@ -171,15 +172,9 @@ describe('a platform', () => {
     await authorized();
     await authorized(OTHER_APP_ID);
     await tokenFor(source());
-    const dump: string[] = [];
-    for (const key of await corner.redis.keys(`${corner.prefix}*`)) {
-      const type = await corner.redis.type(key);
-      dump.push(
-        type === 'hash' ? JSON.stringify(await corner.redis.hgetall(key)) : String(await corner.redis.get(key)),
-      );
-    }
-    expect(dump.join()).toContain(OTHER_APP_ID);
-    for (const secret of [...simulator.platforms.issued, SECRET]) expect(dump.join()).not.toContain(secret);
+    const dump = await dumpRedis(corner.redis, `${corner.prefix}*`);
+    expect(dump).toContain(OTHER_APP_ID);
+    for (const secret of [...simulator.platforms.issued, SECRET]) expect(dump).not.toContain(secret);
   });
 });
 
@@ -198,6 +193,22 @@ describe('without a ticket', () => {
     expect(told).toContain('ticket');
     advance(MINUTE);
     await tokenFor(from);
+  });
+
+  test('a failed wish for one is made again soon', async () => {
+    await authorized();
+    simulator.arm({
+      endpoint: 'component',
+      call: 'api_start_push_ticket',
+      action: { type: 'html', status: 502 },
+      times: 1,
+    });
+    expect(await failureFor(source())).toBe('weixin-bad-gateway');
+    expect(await corner.redis.pttl(corner.keys.ticketRestart(component.appId))).toBeLessThanOrEqual(30 * SECOND);
+    await corner.redis.del(corner.keys.ticketRestart(component.appId));
+    advance(MINUTE);
+    expect(await failureFor(source())).toBe('component-ticket-missing');
+    expect(await corner.redis.pttl(corner.keys.ticketRestart(component.appId))).toBeGreaterThan(9 * MINUTE);
   });
 
   test('one that WeChat no longer takes is replaced by the next', async () => {
@@ -246,8 +257,6 @@ describe('a refresh token', () => {
     const lost = { type: 'lost-answer' } as const;
     simulator.arm({ endpoint: 'component', call: 'api_authorizer_token', action: lost, times: 1 });
     const from = source();
-    expect(await failureFor(from)).toBe('weixin-unreachable');
-    advance(10 * SECOND);
     await tokenFor(from);
     expect(calls('api_get_authorizer_list')).toBe(1);
     advance(2 * HOUR);
@@ -282,6 +291,29 @@ describe('a refresh token', () => {
     advance(2 * HOUR);
     await tokenFor(source(), configured);
     expect(calls('api_get_authorizer_list')).toBe(0);
+  });
+
+  test('is looked for further on where the last look was broken off, and the list may end in a short page', async () => {
+    for (let index = 0; index < 1_700; index += 1)
+      simulator.platforms.authorize(component.appId, `wx${String(index).padStart(16, '0')}`);
+    simulator.platforms.authorize(component.appId, OTHER_APP_ID);
+    simulator.platforms.longestPage = 400;
+    const of: Account = { appId: OTHER_APP_ID, credential: { type: 'authorizer', component } };
+    const busy = { type: 'html', status: 502 } as const;
+    const from = source();
+    for (const pages of [2, 1]) {
+      simulator.platforms.counts.delete('api_get_authorizer_list');
+      const end = simulator.arm({ endpoint: 'component', call: 'api_get_authorizer_list', action: busy, after: pages });
+      expect(await failureFor(from, of)).toBe('weixin-bad-gateway');
+      end();
+      advance(5 * MINUTE);
+    }
+    simulator.platforms.counts.delete('api_get_authorizer_list');
+    await tokenFor(from, of);
+    expect(calls('api_get_authorizer_list')).toBe(2);
+    expect(await corner.redis.exists(corner.keys.listOffset(OTHER_APP_ID))).toBe(0);
+    const nobody: Account = { appId: 'wx9999999999999999', credential: { type: 'authorizer', component } };
+    expect(await failureFor(from, nobody)).toBe('authorization-withdrawn');
   });
 
   test('of an account beyond the first page is found', async () => {
@@ -370,9 +402,57 @@ describe('an authorisation', () => {
     const from = source();
     expect((await from.redeemCodes([component], never)).size).toBe(failures);
     await from.redeemCodes([component], never);
-    expect(await createAuthorizations(corner.redis, corner.keys).pending(component)).toEqual([]);
+    expect(await createAuthorizations(corner.redis, corner.keys).pending(component.appId)).toEqual([]);
     await tokenFor(from);
     expect(calls('api_get_authorizer_list')).toBe(1);
+  });
+
+  test('that brings no token is not redeemed for ever', async () => {
+    simulator.platforms.withoutTokens.add(APP_ID);
+    await authorized();
+    const from = source();
+    await from.redeemCodes([component], never);
+    await from.redeemCodes([component], never);
+    expect(calls('api_query_auth')).toBe(1);
+  });
+
+  test('whose code is older than any is known to live is not asked for', async () => {
+    await authorized();
+    advance(HOUR + MINUTE);
+    await source().redeemCodes([component], never);
+    expect(calls('api_query_auth')).toBe(0);
+  });
+
+  test.each([0, 1])('is of the platform that the account has not left, whatever their order (%i)', async (order) => {
+    const other: Component = { ...component, appId: 'wxdddddddddddddddd' };
+    const authorizations = createAuthorizations(corner.redis, corner.keys);
+    const components = order === 0 ? [component, other] : [other, component];
+    const book = createAccountBook([], components, authorizations);
+    const servedBy = async (): Promise<string | undefined> => {
+      await book.refresh();
+      const credential = book.find(APP_ID)?.credential;
+      return credential?.type === 'authorizer' ? credential.component.appId : undefined;
+    };
+    await authorizations.authorize(component, APP_ID, new Secret('one'), 1_000);
+    expect(await servedBy()).toBe(component.appId);
+    await authorizations.authorize(other, APP_ID, new Secret('two'), 2_000);
+    expect(await servedBy()).toBe(other.appId);
+    await authorizations.withdraw(other, APP_ID, 3_000);
+    expect(await servedBy()).toBe(component.appId);
+    await authorizations.withdraw(component, APP_ID, 4_000);
+    expect(await servedBy()).toBe(component.appId);
+  });
+
+  test('whose withdrawal is repeated after a probe has found it again is left alone', async () => {
+    await authorized();
+    advance(SECOND);
+    const at = clock.now();
+    await events.withdrawn(component.appId, APP_ID, at);
+    simulator.platforms.authorize(component.appId, APP_ID);
+    await tokenFor(source());
+    told.length = 0;
+    await events.withdrawn(component.appId, APP_ID, at);
+    expect(told).toEqual([]);
   });
 
   test('whose code can not be redeemed now keeps it', async () => {
