@@ -1,22 +1,49 @@
+/** Those who wait for work that is under way. */
+type Waiters = Set<PromiseWithResolvers<unknown>>;
+
+const waiting = new WeakMap<Promise<unknown>, Waiters>();
+
 /**
  * Waits for `work`, but no longer than `signal` allows.
  *
- * The work itself goes on: use it for calls that can't be cancelled, such as a Redis command.
+ * The work itself goes on: use it for calls that can't be cancelled, such as a Redis command. However many wait for the
+ * same work, those who have given up leave nothing behind on it.
  *
  * @throws the signal's reason when it aborts first.
  */
 export async function orAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  // Work that loses the race must not end the process when it fails.
-  work.catch(() => undefined);
+  const waiters = waitersFor(work);
   signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
+  const waiter = Promise.withResolvers<unknown>();
+  const onAbort = (): void => waiter.reject(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
+  waiters.add(waiter);
   try {
-    return await Promise.race([work, promise]);
+    return (await waiter.promise) as T;
   } finally {
+    waiters.delete(waiter);
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/**
+ * Returns who waits for the work. A promise keeps for good whatever has been hung onto it, as does a race, so one thing is
+ * hung onto it for all of them. Work that loses the race must not end the process when it fails: that handles it too.
+ */
+function waitersFor(work: Promise<unknown>): Waiters {
+  const known = waiting.get(work);
+  if (known !== undefined) return known;
+  const waiters: Waiters = new Set();
+  waiting.set(work, waiters);
+  const end = (tell: (waiter: PromiseWithResolvers<unknown>) => void): void => {
+    waiting.delete(work);
+    for (const waiter of waiters) tell(waiter);
+  };
+  work.then(
+    (value) => end(({ resolve }) => resolve(value)),
+    (reason: unknown) => end(({ reject }) => reject(reason)),
+  );
+  return waiters;
 }
 
 /** Resolves when `signal` aborts. */

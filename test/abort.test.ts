@@ -1,5 +1,5 @@
 import { getEventListeners } from 'node:events';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { orAbort, timeLimit } from '../src/abort.ts';
 
 function listenersOf(signal: AbortSignal): number {
@@ -22,6 +22,31 @@ describe('orAbort', () => {
     controller.abort(reason);
     await expect(waiting).rejects.toBe(reason);
     expect(listenersOf(controller.signal)).toBe(0);
+  });
+
+  test('work that many wait for is listened to once, and gives each of those who stayed what it gives', async () => {
+    const work = Promise.withResolvers<number>();
+    const listens = vi.spyOn(work.promise, 'then');
+    const [leaving, staying] = [new AbortController(), new AbortController()];
+    const left = Array.from({ length: 100 }, () => orAbort(work.promise, leaving.signal));
+    const stayed = [1, 2].map(() => orAbort(work.promise, staying.signal));
+    leaving.abort(new Error('stop'));
+    for (const one of await Promise.allSettled(left)) expect(one).toMatchObject({ reason: new Error('stop') });
+    const later = orAbort(work.promise, staying.signal);
+    expect(listens).toHaveBeenCalledOnce();
+    work.resolve(7);
+    expect(await Promise.all([...stayed, later])).toEqual([7, 7, 7]);
+    expect(await orAbort(work.promise, staying.signal)).toBe(7);
+    expect(listenersOf(staying.signal)).toBe(0);
+  });
+
+  test('work that fails tells each of those who stayed', async () => {
+    const work = Promise.withResolvers<never>();
+    const { signal } = new AbortController();
+    const waiting = Promise.allSettled([1, 2].map(() => orAbort(work.promise, signal)));
+    work.reject(new Error('failed'));
+    expect(await waiting).toMatchObject([{ reason: new Error('failed') }, { reason: new Error('failed') }]);
+    await expect(orAbort(work.promise, signal)).rejects.toThrow('failed');
   });
 
   test.each([

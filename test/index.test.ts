@@ -23,6 +23,7 @@ import { openTestRedis, type TestRedis } from './support/redis.ts';
 const run = promisify(execFile);
 /** No test is about how fast this machine is. */
 const PATIENT_MS = 30_000;
+const source = new URL('../src/index.ts', import.meta.url).href;
 
 let parts: AsyncDisposableStack;
 
@@ -198,6 +199,29 @@ describe('while Redis is away', () => {
     expect(warnings.map(({ message }) => message)).toEqual([]);
   });
 
+  test('calls that ended leave nothing behind, however many there are until Redis is back', async () => {
+    const program = `
+      const { createMediaProducer } = await import(${JSON.stringify(source)});
+      const redisUrl = 'redis://127.0.0.1:${await freePort()}';
+      const { enqueue, close } = createMediaProducer({ redisUrl, timeoutMs: 50 });
+      const job = ${JSON.stringify(testJob())};
+      async function heapAfter(thousands) {
+        for (let left = thousands; left > 0; left -= 1)
+          await Promise.allSettled(Array.from({ length: 1_000 }, () => enqueue(job)));
+        await new Promise((resolve) => setImmediate(resolve));
+        globalThis.gc();
+        return process.memoryUsage().heapUsed;
+      }
+      await heapAfter(2);
+      const before = await heapAfter(1);
+      console.log((await heapAfter(10)) - before);
+      await close();
+    `;
+    const { stdout } = await run(process.execPath, ['--expose-gc', '--input-type=module', '--eval', program]);
+    // A promise that was kept for each took 16 MB.
+    expect(Number(stdout)).toBeLessThan(3_000_000);
+  });
+
   test('a frozen Redis ends in QueueUnavailableError, and the same job may be handed in again once it goes on', async () => {
     const own = parts.use(await openOwnRedis());
     const job = testJob();
@@ -351,7 +375,7 @@ test('importing the producer does nothing, and loads neither the AWS SDK nor und
     import { registerHooks } from 'node:module';
     const urls = [];
     registerHooks({ load: (url, context, next) => { urls.push(url); return next(url, context); } });
-    const names = Object.keys(await import(${JSON.stringify(new URL('../src/index.ts', import.meta.url).href)}));
+    const names = Object.keys(await import(${JSON.stringify(source)}));
     console.log(JSON.stringify({ urls, names }));
   `;
   // It ends by itself: nothing was opened.
