@@ -166,6 +166,17 @@ describe.each(['express.mjs', 'fastify.mjs', 'koa.mjs'])('%s', (name) => {
     expect(said()).not.toContain('oPERSON');
     expect(await queued()).toEqual(jobs);
 
+    const broken = ['<xml><MsgType', '<!--', '<xml><__proto__>1</__proto__></xml>', '{}'];
+    for (const body of broken) {
+      const answer = await push(body);
+      expect([body, answer.status, await answer.text()]).toEqual([body, 400, '']);
+    }
+    // A line for each, the two above included, and no stack of the parser's.
+    const told = (): number => [...said().matchAll(/^that was no message: is the push in plaintext mode\?$/gm)].length;
+    await eventually(() => (told() === broken.length + 2 ? true : undefined));
+    expect(said()).not.toContain('fast-xml-parser');
+    expect(await queued()).toEqual(jobs);
+
     own.freeze();
     const late = xmlOf({ MsgType: 'image', MediaId: 'IMAGE-2', MsgId: MSG_ID });
     expect((await push(late)).status).toBe(503);

@@ -23,9 +23,18 @@ function isSigned({ signature, timestamp, nonce }) {
   return given.length === ours.length && timingSafeEqual(given, ours);
 }
 
+/** Returns the message; `undefined` when it is none. */
+function messageIn(xml) {
+  try {
+    return parser.parse(xml).xml;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Queues the media of a message. Returns the status to answer with: WeChat pushes again what is not a 200. */
 async function take(xml) {
-  const message = parser.parse(xml).xml;
+  const message = messageIn(xml);
   if (message?.MsgType === undefined) {
     console.error('that was no message: is the push in plaintext mode?');
     return 400;
