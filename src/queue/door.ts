@@ -47,14 +47,16 @@ export interface Door {
    *
    * Repeating a call is harmless, also after an error that leaves open whether it went through. Rejects when Redis does
    * not take the jobs, or too few replicas have them; some may be queued by then.
+   *
+   * @param signal ends it before the next 500 jobs: those before are queued, and the others are not.
    */
-  admit(inputs: readonly unknown[]): Promise<Admission>;
+  admit(inputs: readonly unknown[], signal?: AbortSignal): Promise<Admission>;
   /**
    * The same, with an answer for each job, in their order.
    *
    * @throws PartlyAdmittedError when the lanes of some apps take nothing, and those of others do.
    */
-  admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]>;
+  admitEach(inputs: readonly unknown[], signal?: AbortSignal): Promise<readonly JobAdmission[]>;
 }
 
 /** Counts what became of each. */
@@ -88,14 +90,14 @@ interface Candidate {
 
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
-  async function admit(inputs: readonly unknown[]): Promise<Admission> {
-    const each = await admitEach(inputs).catch((error: unknown): never => {
+  async function admit(inputs: readonly unknown[], signal?: AbortSignal): Promise<Admission> {
+    const each = await admitEach(inputs, signal).catch((error: unknown): never => {
       throw error instanceof PartlyAdmittedError ? error.cause : error;
     });
     return admissionOf(each);
   }
 
-  async function admitEach(inputs: readonly unknown[]): Promise<readonly JobAdmission[]> {
+  async function admitEach(inputs: readonly unknown[], signal?: AbortSignal): Promise<readonly JobAdmission[]> {
     const candidates = new Map<string, Candidate>();
     const parsed = inputs.map((input): string | { readonly mistakes: readonly string[] } => {
       const one = parseMediaJob(input, now());
@@ -110,6 +112,7 @@ export function createDoor(options: DoorOptions): Door {
     const refused = new Map<string, unknown>();
     const all = [...candidates.values()];
     for (let start = 0; start < all.length; start += BATCH) {
+      signal?.throwIfAborted();
       const batch = all.slice(start, start + BATCH);
       const fresh = await unknownOnes(batch, refused);
       await enqueue(fresh, refused);

@@ -305,6 +305,20 @@ describe('an enqueue that fails', () => {
   );
 });
 
+test('an enqueue that is ended queues whole batches up to then, and nothing after', async () => {
+  const controller = new AbortController();
+  const add: Lane['add'] = async (jobs) => {
+    await lane.add(jobs);
+    controller.abort(new Error('no time left'));
+  };
+  const ending = testDoor(corner, { ...lanes, lane: () => ({ ...lane, add }) }, clock);
+  const jobs = Array.from({ length: 1_001 }, () => testJob());
+  await expect(ending.admit(jobs, controller.signal)).rejects.toThrow('no time left');
+  expect((await lane.counts()).waiting).toBe(500);
+  expect(await door.admit(jobs)).toEqual({ accepted: 501, duplicates: 500, rejected: [] });
+  await expect(door.admitEach([testJob()], controller.signal)).rejects.toThrow('no time left');
+});
+
 /** A connection as a producer has it. */
 function hasty(url: string, prefix: string): RedisClient {
   return connectRedis({ url: new Secret(url), prefix, sentinelMaster: '' }, 'hasty', 'test', () => undefined);
