@@ -249,6 +249,23 @@ describe('while Redis is away', () => {
     await expect(enqueue(testJob())).rejects.toThrow(QueueUnavailableError);
   });
 
+  test('more jobs than there is time for are queued up to then, and no more of them later', async () => {
+    const own = parts.use(await openOwnRedis());
+    const redis = look(own.url);
+    const queued = (): Promise<number> => redis.zcard(`{weixin-media}:media-${APP_ID}:prioritized`);
+    const { enqueue, enqueueMany } = producerOf({ redisUrl: own.url, timeoutMs: 500 });
+    await eventually(() => enqueue(testJob()).catch(() => undefined));
+    const before = await queued();
+
+    own.freeze();
+    const jobs = Array.from({ length: 1_201 }, () => testJob());
+    await expect(enqueueMany(jobs)).rejects.toThrow(QueueUnavailableError);
+    own.thaw();
+    await eventually(async () => ((await queued()) >= before + 500 ? true : undefined));
+    const rest = await producerOf({ redisUrl: own.url }).enqueueMany(jobs);
+    expect(rest).toEqual({ accepted: 701, duplicates: 500, rejected: [] });
+  });
+
   test('closing a producer whose Redis is away or frozen ends', async () => {
     const own = parts.use(await openOwnRedis());
     const frozen = createMediaProducer({ redisUrl: own.url, timeoutMs: PATIENT_MS });
