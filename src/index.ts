@@ -11,6 +11,7 @@ import type { OpenIdPolicy } from './media/open-id.ts';
 import { type Admission, createDoor, type RejectedJob } from './queue/door.ts';
 import { createMediaStatusReader, type MediaStatus } from './queue/media-status.ts';
 import { openLanes } from './queue/open-lanes.ts';
+import { checkProducerOptions } from './queue/producer-options.ts';
 import { isCluster, mistakeOfConnection } from './redis/borrowed-redis.ts';
 import { closeRedis, connectRedis, type RedisClient, type RedisConfig, untilReady } from './redis/connect.ts';
 import { createFleetClock } from './redis/fleet-clock.ts';
@@ -52,18 +53,18 @@ export interface MediaProducerOptions {
   readonly clusterNodes?: readonly RedisNode[];
   /**
    * How many replicas must hold a job before it counts as accepted, as REDIS_WAIT_REPLICAS: with 1, a failover to a
-   * replica loses none. Not together with `clusterNodes`. Default 0.
+   * replica loses none. Up to 10. Not together with `clusterNodes`. Default 0.
    */
   readonly waitReplicas?: number;
   /** As the worker's QUEUE_PREFIX. Default `{weixin-media}`. */
   readonly prefix?: string;
-  /** As the worker's MEDIA_TTL_HOURS, in milliseconds. Default 72 h. */
+  /** As the worker's MEDIA_TTL_HOURS, in milliseconds from 36,000. Default 72 h. */
   readonly mediaTtlMs?: number;
-  /** Apps that may be handed in; others are rejected. Default: any, which leaves it to the worker. */
+  /** Apps that may be handed in, one at least; others are rejected. Default: any, which leaves it to the worker. */
   readonly appIds?: readonly string[];
-  /** The operator's key for pseudonyms of openIds. Without it they are dropped before anything is stored. */
+  /** The operator's key for pseudonyms of openIds, of 16 characters or more. Without it they are dropped before anything is stored. */
   readonly openIdKey?: string;
-  /** How long a call may take, in milliseconds. Default 2,000. */
+  /** How long a call may take, in whole milliseconds from 1. Default 2,000. */
   readonly timeoutMs?: number;
   /** Receives connection errors; the producer reconnects by itself. Default: they are dropped. */
   readonly onError?: (error: Error) => void;
@@ -75,6 +76,7 @@ export interface MediaProducer {
    *
    * @throws InvalidMediaJobError when it is not a MediaJob v1; nothing was queued.
    * @throws QueueUnavailableError when Redis does not take it in time: answer 503, so that it is handed in again.
+   * @throws ProducerClosedError after `close`, as all calls do.
    */
   enqueue(job: MediaJob): Promise<'accepted' | 'duplicate'>;
   /**
@@ -84,6 +86,7 @@ export interface MediaProducer {
    * time is up the call ends, and so does the queueing, after 500 more at most.
    *
    * @throws QueueUnavailableError as above; some may be queued by then, and repeating the call is harmless.
+   * @throws TypeError when it is no array.
    */
   enqueueMany(jobs: readonly unknown[]): Promise<Admission>;
   /**
@@ -93,7 +96,7 @@ export interface MediaProducer {
    * @throws QueueUnavailableError when Redis does not tell in time.
    */
   status(appId: string, mediaId: string, options?: { readonly variant?: MediaVariant }): Promise<MediaStatus>;
-  /** Takes no more calls, and closes the connection unless it is the caller's own. Ends also when Redis is away. */
+  /** Takes no more calls, ends those that wait for Redis, and closes the connection unless it is the caller's own. Ends also when Redis is away. */
   close(): Promise<void>;
 }
 
@@ -113,8 +116,14 @@ export class QueueUnavailableError extends Error {
   override readonly name = 'QueueUnavailableError';
 }
 
+/** The producer was closed before or while it was called. Another one may be handed the same job without harm. */
+export class ProducerClosedError extends Error {
+  override readonly name = 'ProducerClosedError';
+}
+
 const DEFAULT_TIMEOUT_MS = 2 * SECOND;
 const SYNC_EVERY_MS = MINUTE;
+const CLOSED = 'the producer has been closed';
 const DEFAULT_PREFIX = '{weixin-media}';
 /** What a media goes by. */
 const mediaNameSchema = mediaJobSchema.pick({ appId: true, mediaId: true, variant: true });
@@ -122,9 +131,14 @@ const mediaNameSchema = mediaJobSchema.pick({ appId: true, mediaId: true, varian
 /**
  * Opens a producer. Returns at once and connects in the background.
  *
- * @throws TypeError when the options don't say where Redis is. An address is not repeated, since it may hold a password.
+ * @throws TypeError when an option is none, or they don't say where Redis is. No value is repeated: it may be a secret.
+ * @throws Error on a Node.js that is too old.
  */
 export function createMediaProducer(options: MediaProducerOptions): MediaProducer {
+  // It would fail at the first call, with a media to lose.
+  if (typeof Promise.withResolvers !== 'function')
+    throw new Error(`Node.js 22.19 or later is needed, and this is ${process.version}`);
+  checkProducerOptions(options);
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const mediaTtlMs = options.mediaTtlMs ?? DEFAULT_MEDIA_TTL_MS;
   const { redis, prefix, waitReplicas, disconnect } = openRedis(options);
@@ -159,6 +173,8 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
       await orAbort(untilListening(), limit);
       return await orAbort(question(limit), limit);
     } catch (error) {
+      if (error === closing.signal.reason) throw new ProducerClosedError(CLOSED);
+      if (isMistake(error)) throw error;
       mayBeDeaf ||= limit.aborted;
       const message = limit.aborted ? `Redis did not answer within ${timeoutMs} ms` : refused;
       throw new QueueUnavailableError(message, { cause: error });
@@ -199,6 +215,8 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
   }
 
   async function enqueueMany(jobs: readonly unknown[]): Promise<Admission> {
+    if (!Array.isArray(jobs)) throw new TypeError('jobs: an array is expected');
+    if (closing.signal.aborted) throw new ProducerClosedError(CLOSED);
     // A message without media needs no Redis.
     if (jobs.length === 0) return { accepted: 0, duplicates: 0, rejected: [] };
     const admit = async (limit: AbortSignal): Promise<Admission> => {
@@ -226,11 +244,16 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
       return ask(() => readStatus(name.data), 'Redis did not tell');
     },
     close: async () => {
-      closing.abort(new Error('the producer has been closed'));
+      closing.abort(new Error(CLOSED));
       await orAbort(lanes.close(), AbortSignal.timeout(SECOND)).catch(() => undefined);
       await disconnect();
     },
   };
+}
+
+/** True of what the language throws for a defect of a program. A SyntaxError is not: that is JSON that lay in Redis. */
+function isMistake(error: unknown): boolean {
+  return [TypeError, RangeError, ReferenceError].some((mistake) => error instanceof mistake);
 }
 
 interface OpenedRedis {
@@ -285,8 +308,7 @@ function redisConfigOf(options: MediaProducerOptions): RedisConfig {
 function checkForCluster(isCluster: boolean, prefix: string, waitReplicas: number, why: string): void {
   if (isCluster && !/\{[^}]+\}/.test(prefix))
     throw new TypeError(`prefix: a hash tag in braces is expected, since ${why}`);
-  if (!Number.isInteger(waitReplicas) || waitReplicas < 0 || (waitReplicas > 0 && isCluster))
-    throw new TypeError('waitReplicas: a whole number is expected, 0 with a Cluster');
+  if (isCluster && waitReplicas > 0) throw new TypeError(`waitReplicas: 0 is expected, since ${why}`);
 }
 
 function isNode(node: Partial<RedisNode> | null | undefined): boolean {

@@ -5,6 +5,7 @@ import {
   createMediaProducer,
   type MediaProducer,
   type MediaProducerOptions,
+  ProducerClosedError,
   QueueUnavailableError,
 } from '../src/index.ts';
 import { eventually } from './support/eventually.ts';
@@ -82,7 +83,7 @@ describe('a producer over a connection of the caller', () => {
     expect(connection.status).toBe('ready');
     expect(await connection.ping()).toBe('PONG');
     expect([connection.eventNames(), listeners(), connection.getMaxListeners()]).toEqual(before);
-    for (const call of callsOf(producer)) await expect(call).rejects.toThrow(QueueUnavailableError);
+    for (const call of callsOf(producer)) await expect(call).rejects.toThrow(ProducerClosedError);
     await producer.close();
     expect(await producerOf({ connection, prefix: corner.prefix }).enqueue(testJob())).toBe('accepted');
   });
@@ -103,6 +104,17 @@ describe('a producer over a connection of the caller', () => {
     await producer.enqueue(testJob());
     await connection.quit();
     for (const call of callsOf(producer)) await expect(call).rejects.toThrow(QueueUnavailableError);
+  });
+
+  test('that has a defect of its own shows it as it is', async () => {
+    const connection = theirs(portOf(corner.url));
+    const { enqueue, enqueueMany } = producerOf({ connection, prefix: corner.prefix });
+    const defect = new TypeError('commands is not iterable');
+    connection.pipeline = () => {
+      throw defect;
+    };
+    await expect(enqueue(testJob())).rejects.toBe(defect);
+    await expect(enqueueMany([testJob()])).rejects.toBe(defect);
   });
 
   const WRONG: readonly [string, (connection: Redis) => object, string][] = [
@@ -270,6 +282,6 @@ test('closing a producer on a connection whose Redis is away or frozen ends, and
   const producer = createMediaProducer({ connection: away, timeoutMs: PATIENT_MS });
   const call = producer.enqueue(testJob());
   await producer.close();
-  await expect(call).rejects.toThrow(QueueUnavailableError);
+  await expect(call).rejects.toThrow(ProducerClosedError);
   expect(away.status).not.toBe('end');
 });

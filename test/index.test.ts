@@ -10,6 +10,7 @@ import {
   type MediaJob,
   type MediaProducer,
   type MediaProducerOptions,
+  ProducerClosedError,
   QueueUnavailableError,
 } from '../src/index.ts';
 import { pseudonymOf } from '../src/media/open-id.ts';
@@ -145,6 +146,22 @@ describe('a producer', () => {
     expect(await producer().enqueueMany([])).toEqual({ accepted: 0, duplicates: 0, rejected: [] });
   });
 
+  test.each([undefined, null, 'abc', { 0: {} }, new Set()])('%j is no array of jobs', async (jobs) => {
+    const { enqueueMany } = producer();
+    await expect(enqueueMany(jobs as unknown as unknown[])).rejects.toThrow(
+      new TypeError('jobs: an array is expected'),
+    );
+  });
+
+  test('what was closed takes no call, not even one for nothing, and may be closed again', async () => {
+    const closed = producer();
+    await closed.enqueue(testJob());
+    await closed.close();
+    for (const call of [closed.enqueue(testJob()), closed.enqueueMany([]), closed.status(APP_ID, 'A')])
+      await expect(call).rejects.toThrow(new ProducerClosedError('the producer has been closed'));
+    await closed.close();
+  });
+
   test('only the apps that it was told of may be handed in', async () => {
     const { enqueue } = producer({ appIds: [OTHER_APP_ID] });
     await expect(enqueue(testJob())).rejects.toThrow(InvalidMediaJobError);
@@ -264,6 +281,13 @@ describe('while Redis is away', () => {
     await eventually(async () => ((await queued()) >= before + 500 ? true : undefined));
     const rest = await producerOf({ redisUrl: own.url }).enqueueMany(jobs);
     expect(rest).toEqual({ accepted: 701, duplicates: 500, rejected: [] });
+  });
+
+  test('a call that waits for Redis ends when the producer is closed', async () => {
+    const producer = createMediaProducer({ redisUrl: `redis://127.0.0.1:${await freePort()}`, timeoutMs: PATIENT_MS });
+    const calls = [producer.enqueue(testJob()), producer.status(APP_ID, 'A')].map((call) => call.catch(String));
+    await producer.close();
+    expect(await Promise.all(calls)).toEqual(Array(2).fill('ProducerClosedError: the producer has been closed'));
   });
 
   test('closing a producer whose Redis is away or frozen ends', async () => {
@@ -387,6 +411,63 @@ test.each([
   expect(inspect(thrown, { depth: 9, showHidden: true })).not.toContain('the-password');
 });
 
+const WRONG_OPTIONS: readonly [string, unknown][] = [
+  ['mediaTtlMs', Number.NaN],
+  ['mediaTtlMs', 72],
+  ['mediaTtlMs', '72h'],
+  ['timeoutMs', 0],
+  ['timeoutMs', -1],
+  ['timeoutMs', 0.5],
+  ['timeoutMs', Number.POSITIVE_INFINITY],
+  ['timeoutMs', 2 ** 31],
+  ['timeoutMs', '2000'],
+  ['appIds', APP_ID],
+  ['appIds', []],
+  ['appIds', [APP_ID, 'wx1']],
+  ['appIds', new Set([APP_ID])],
+  ['openIdKey', ''],
+  ['openIdKey', 'the-secret-word'],
+  ['openIdKey', Buffer.from('the-secret-word-of-all')],
+  ['prefix', ''],
+  ['prefix', 'a:b'],
+  ['prefix', 7],
+  ['prefix', null],
+  ['waitReplicas', -1],
+  ['waitReplicas', 0.5],
+  ['waitReplicas', '1'],
+  ['waitReplicas', 11],
+  ['sentinelMaster', ''],
+  ['onError', console],
+  ['appIDs', [APP_ID]],
+  ['toString', 'x'],
+];
+
+test.each(WRONG_OPTIONS)('%s: %j is refused at once, by its name', (name, value) => {
+  const options = { redisUrl: 'redis://127.0.0.1', [name]: value };
+  expect(() => createMediaProducer(options)).toThrow(TypeError);
+  expect(() => createMediaProducer(options)).toThrow(new RegExp(`^${name}: .`));
+  expect(() => createMediaProducer(options)).not.toThrow(/the-secret/);
+});
+
+test.each([undefined, null, 'redis://127.0.0.1'])('%j are no options', (options) => {
+  expect(() => createMediaProducer(options as unknown as MediaProducerOptions)).toThrow(/^options: an object/);
+});
+
+test('an option that is undefined is absent', async () => {
+  const names = Object.fromEntries(WRONG_OPTIONS.slice(0, -2).map(([name]) => [name, undefined]));
+  await createMediaProducer({ ...names, redisUrl: 'redis://127.0.0.1:1' }).close();
+});
+
+test('a Node.js that is too old is told at once', () => {
+  const own = Object.getOwnPropertyDescriptor(Promise, 'withResolvers');
+  Reflect.deleteProperty(Promise, 'withResolvers');
+  try {
+    expect(() => createMediaProducer({ redisUrl: 'redis://127.0.0.1:1' })).toThrow(/^Node\.js 22\.19 or later/);
+  } finally {
+    Object.defineProperty(Promise, 'withResolvers', own ?? {});
+  }
+});
+
 test('importing the producer does nothing, and loads neither the AWS SDK nor undici nor anything of the command line', async () => {
   const program = `
     import { registerHooks } from 'node:module';
@@ -404,6 +485,7 @@ test('importing the producer does nothing, and loads neither the AWS SDK nor und
   expect(stderr).toBe('');
   expect(names.toSorted()).toEqual([
     'InvalidMediaJobError',
+    'ProducerClosedError',
     'QueueUnavailableError',
     'createMediaProducer',
     'mediaJobsFromMessage',
