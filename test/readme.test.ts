@@ -160,10 +160,21 @@ describe('its webhook handler', () => {
 
   test('answers 503 while Redis is away, but to a message without media', async () => {
     const { onMessage } = await handlerOf({ redisUrl: `redis://127.0.0.1:${await freePort()}`, timeoutMs: 200 });
+    const said = vi.spyOn(console, 'error').mockReturnValue();
+    parts.defer(() => said.mockRestore());
     const image = { ...common, MsgType: 'image', MediaId: 'A' };
     expect(await onMessage(image, (answer) => answer)).toBe(503);
+    expect(said).toHaveBeenCalledWith(expect.stringMatching(/^Redis did not answer within 200 ms \(TimeoutError: /));
     expect(await onMessage({ ...common, MsgType: 'text' }, (answer) => answer)).toBe('success');
   });
+});
+
+test('the Node.js that it asks for is the one that the package asks for', () => {
+  const { engines } = JSON.parse(fileText('package.json')) as { engines: { node: string } };
+  const needed = [...readme.matchAll(/(?:must be|older than|plain node ≥) (\d+\.\d+)/g)].map(
+    ([, version]) => `>=${version}`,
+  );
+  expect(needed).toEqual([engines.node, engines.node, engines.node]);
 });
 
 test('every npm script that it names is there', () => {

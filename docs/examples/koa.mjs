@@ -46,7 +46,7 @@ async function take(xml) {
     return 200;
   } catch (error) {
     if (!(error instanceof QueueUnavailableError)) throw error;
-    console.error(error.message);
+    console.error(`${error.message} (${error.cause})`);
     return 503;
   }
 }
