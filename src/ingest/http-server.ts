@@ -178,10 +178,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
           });
         }
         // Behind the guard and the limit: what they refuse takes no memory.
-        const budget = createBodyBudget(BODY_LIMIT_BYTES);
-        v1.addHook('preParsing', async (request, reply) => {
-          await budget(request, reply);
-        });
+        v1.addHook('preParsing', createBodyBudget(BODY_LIMIT_BYTES));
         mediaRoutes(v1, {
           ...given.media,
           log,
