@@ -22,6 +22,7 @@ import { describeRoutes } from './openapi.ts';
 import { refuseOtherMethods } from './other-methods.ts';
 import { sendProblem } from './problem.ts';
 import { requestIdOf } from './request-id.ts';
+import { createSeldomLog } from './seldom.ts';
 import { answerTheUnexpected, onClientError, onFrameworkError } from './unexpected.ts';
 
 type Hooks = 'canIngest' | 'canRead' | 'canOperate';
@@ -33,7 +34,7 @@ export interface HttpServerOptions {
   readonly tokens: readonly ApiToken[];
   /** Requests a second with one token on /v1; 0 means no limit. */
   readonly rateLimit: number;
-  readonly media: Omit<MediaRoutesOptions, Hooks | 'log' | 'observe'>;
+  readonly media: Omit<MediaRoutesOptions, Hooks | 'seldom' | 'observe'>;
   readonly deadLetters: Omit<DeadLetterRoutesOptions, Hooks | 'log'>;
   readonly unready: HealthRoutesOptions['unready'];
   readonly metrics: IngestMetrics;
@@ -109,10 +110,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     frameworkErrors: onFrameworkError,
     clientErrorHandler: onClientError,
   });
+  const seldom = createSeldomLog(log, elapsed);
   let closing = false;
   app.server.maxConnections = limits.maxConnections;
 
-  answerTheUnexpected(app, log);
+  answerTheUnexpected(app, log, seldom);
   app.addHook('onRequest', async (request, reply) => {
     setCommonHeaders(reply);
     // fastify's onResponse is not called when the caller has gone.
@@ -150,8 +152,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     metrics.observeRequest({ route, status, durationMs });
     // Never the path itself, nor what stands behind it.
     const facts = { requestId: request.id, method: request.method, route, status, durationMs: Math.round(durationMs) };
-    if (status >= 500) log.warn(facts, 'request');
-    else log.debug(facts, 'request');
+    if (status >= 500) seldom.warn(`${route} ${status}`, facts, 'request');
+    log.debug(facts, 'request');
   }
 
   async function ownRoutes(own: FastifyInstance, given: HttpServerOptions): Promise<void> {
@@ -181,7 +183,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
         v1.addHook('preParsing', createBodyBudget(BODY_LIMIT_BYTES));
         mediaRoutes(v1, {
           ...given.media,
-          log,
+          seldom,
           observe: (admission) => metrics.observeAdmission(admission),
           canIngest,
           canRead,

@@ -2,7 +2,6 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { orAbort } from '../abort.ts';
 import { FAILURES } from '../failure.ts';
-import type { Logger } from '../log.ts';
 import { appIdSchema, MEDIA_VARIANTS, mediaIdSchema, mediaJobSchema } from '../media/media-job.ts';
 import type { Desk } from '../operate/known-media.ts';
 import { knownMedia } from '../operate/known-media.ts';
@@ -13,14 +12,15 @@ import type { RequestHook } from './guard.ts';
 import { described } from './openapi.ts';
 import { parsedBody, parsedQuery } from './parsed.ts';
 import { sendProblem } from './problem.ts';
-import { unavailable } from './unexpected.ts';
+import type { SeldomLog } from './seldom.ts';
+import { outageIn, unavailable } from './unexpected.ts';
 import type { WayIn } from './way-in.ts';
 
 export interface MediaRoutesOptions {
   readonly wayIn: WayIn;
   readonly desk: Omit<Desk, 'now' | 'bucketTimeoutMs'>;
   readonly now: Clock;
-  readonly log: Logger;
+  readonly seldom: SeldomLog;
   readonly observe: (admission: Admission) => void;
   readonly canIngest: RequestHook;
   readonly canRead: RequestHook;
@@ -56,7 +56,7 @@ const factsSchema = z.looseObject({
 
 /** `/v1/media`: hands media in, and tells where they are. */
 export function mediaRoutes(app: FastifyInstance, options: MediaRoutesOptions): void {
-  const { wayIn, desk, now, log, observe, canIngest, canRead } = options;
+  const { wayIn, desk, now, seldom, observe, canIngest, canRead } = options;
 
   app.post(
     '/media',
@@ -89,10 +89,10 @@ export function mediaRoutes(app: FastifyInstance, options: MediaRoutesOptions): 
       }
       const handedIn = await wayIn.handIn(jobs);
       if (!handedIn.ok) {
-        log.warn(
-          { requestId: request.id, err: handedIn.error, jobs: jobs.length },
-          'Redis did not take what was handed in',
-        );
+        const reason = outageIn(handedIn.error)?.reason;
+        const why = reason === undefined ? { err: handedIn.error } : { reason };
+        const facts = { requestId: request.id, jobs: jobs.length, ...why };
+        seldom.warn(reason === undefined ? 'fault' : 'outage', facts, 'Redis did not take what was handed in');
         return sendProblem(reply, unavailable('the queue does not take media now; send the same request again'));
       }
       const admission = admissionOf(handedIn.answers);

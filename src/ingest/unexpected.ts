@@ -5,6 +5,7 @@ import type { Logger } from '../log.ts';
 import { redisTrouble } from '../redis/redis-trouble.ts';
 import { setCommonHeaders } from './common-headers.ts';
 import { PROBLEM_TYPE, type Problem, problemBody, sendProblem } from './problem.ts';
+import type { SeldomLog } from './seldom.ts';
 
 /** Seconds after which Redis or the bucket may be back. */
 const RETRY_AFTER_SECONDS = 5;
@@ -29,9 +30,9 @@ const BY_STATUS: Readonly<Record<number, string>> = {
 };
 
 /** Answers whatever a route did not answer itself. */
-export function answerTheUnexpected(app: FastifyInstance, log: Logger): void {
+export function answerTheUnexpected(app: FastifyInstance, log: Logger, seldom: SeldomLog): void {
   app.setNotFoundHandler((_request, reply) => sendProblem(reply, problemOf(404)));
-  app.setErrorHandler((error: unknown, request, reply) => sendProblem(reply, judge(error, request, log)));
+  app.setErrorHandler((error: unknown, request, reply) => sendProblem(reply, judge(error, request, log, seldom)));
 }
 
 /** For errors that fastify meets before it knows a route, and so before any hook. */
@@ -44,21 +45,36 @@ export function onFrameworkError(error: FastifyError, _request: FastifyRequest, 
  * What a request can't have done to itself is a 503 when Redis or the bucket is to blame, since then the same request
  * may succeed later, and else a defect.
  */
-function judge(error: unknown, request: FastifyRequest, log: Logger): Problem {
+function judge(error: unknown, request: FastifyRequest, log: Logger, seldom: SeldomLog): Problem {
   const { statusCode = 500, code = '' } = (error ?? {}) as Partial<FastifyError>;
   if (statusCode >= 400 && statusCode < 500) return problemOf(statusCode, BY_CODE[code]);
-  const facts = { requestId: request.id, route: request.routeOptions.url, err: error };
+  const facts = { requestId: request.id, route: request.routeOptions.url };
+  const outage = outageIn(error);
+  if (outage === undefined) {
+    log.error({ ...facts, err: error }, 'unexpected fault');
+    return problemOf(500, 'this is a defect; the log of this server has it under the requestId');
+  }
+  seldom.warn(facts.route ?? 'none', { ...facts, reason: outage.reason }, 'a request could not be answered');
+  return unavailable(outage.detail);
+}
+
+/**
+ * What an error says of Redis or the bucket: `reason` for the log, `detail` for the caller. `undefined` for one that no
+ * outage explains.
+ */
+export function outageIn(error: unknown): { readonly reason: string; readonly detail: string } | undefined {
   if (error instanceof FailureError) {
-    log.warn({ ...facts, failure: error.failure }, 'a request could not be answered');
-    return unavailable(`${error.failure.code}: ${FAILURES[error.failure.code].hint}`);
+    const { code, detail } = error.failure;
+    return {
+      reason: detail === undefined ? code : `${code}: ${detail}`,
+      detail: `${code}: ${FAILURES[code].hint}`,
+    };
   }
-  const late = error instanceof DOMException && error.name === 'TimeoutError';
-  if (late || redisTrouble(error) !== undefined) {
-    log.warn(facts, 'a request could not be answered');
-    return unavailable(late ? 'no answer from Redis or the bucket in time' : 'Redis is away or refuses');
+  if (error instanceof DOMException && error.name === 'TimeoutError') {
+    return { reason: error.message, detail: 'no answer from Redis or the bucket in time' };
   }
-  log.error(facts, 'unexpected fault');
-  return problemOf(500, 'this is a defect; the log of this server has it under the requestId');
+  const reason = redisTrouble(error);
+  return reason === undefined ? undefined : { reason, detail: 'Redis is away or refuses' };
 }
 
 export function unavailable(detail: string): Problem {

@@ -31,7 +31,8 @@ export function createWayIn({ redis, door, pulse }: WayInOptions): WayIn {
   return {
     handIn: async (jobs) => {
       // Waiting would only collect requests in memory.
-      if (pulse.isSilent) return { ok: false, error: new Error('Redis has been silent for seconds') };
+      if (pulse.isSilent)
+        return { ok: false, error: new DOMException('Redis has been silent for seconds', 'TimeoutError') };
       using limit = timeLimit(NEVER, HAND_IN_TIMEOUT_MS);
       try {
         await untilReady(redis, limit.signal);

@@ -1,4 +1,5 @@
 import { ReplyError } from 'ioredis';
+import { TooFewReplicasError } from './replicated.ts';
 
 /** The first words of Redis's refusals, and what to do. @see https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors */
 const HINTS: Readonly<Record<string, string>> = {
@@ -26,6 +27,7 @@ const BROKEN = [
 export function redisTrouble(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   if (BROKEN.some((text) => error.message.startsWith(text))) return 'the connection to Redis broke: check REDIS_URL';
+  if (error instanceof TooFewReplicasError) return `too few replicas of Redis: ${error.message}`;
   if (!(error instanceof ReplyError)) return undefined;
   // A transaction says only that it was discarded; the cause is that of its first command.
   const [cause = error] = 'previousErrors' in error ? (error.previousErrors as readonly Error[]) : [];

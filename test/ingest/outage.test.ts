@@ -106,6 +106,36 @@ test('while Redis is full, it answers 503, and takes the same media once there i
   await expectTakenLater(job);
 });
 
+/** The lines that warn, or worse, of requests; not those of the connection itself. */
+function warnings(): { readonly level: number; readonly msg: string; readonly [fact: string]: unknown }[] {
+  const lines = ingest.log().trimEnd().split('\n');
+  return lines
+    .map((line) => JSON.parse(line))
+    .filter(({ level, msg }) => level >= 40 && !/^Redis connection/.test(msg));
+}
+
+test('an outage is a line or two for each route, however many ask, and none with a stack', async () => {
+  await ingest.ready();
+  await own.stop();
+  const asked = Array.from({ length: 10 }, (_, n) => [
+    ingest.post('/v1/media', testJob()),
+    ingest.ask('/v1/dead-letters'),
+    ingest.ask(`/v1/media/${APP_ID}/${n}`),
+  ]);
+  for (const response of await Promise.all(asked.flat())) await expectUnavailable(response);
+  // The line of a request is written once its answer has been sent.
+  await eventually(() => (warnings().filter(({ msg }) => msg === 'request').length >= 3 ? true : undefined));
+  expect(warnings().map(({ msg, route }) => `${msg} ${route ?? ''}`.trim())).toEqual(
+    expect.arrayContaining([
+      'Redis did not take what was handed in',
+      'a request could not be answered /v1/dead-letters',
+    ]),
+  );
+  const told = warnings().map(({ msg, route, status }) => `${msg} ${route} ${status}`);
+  expect(told.toSorted()).toEqual([...new Set(told)].toSorted());
+  expect(JSON.stringify(warnings())).not.toMatch(/"stack"/);
+});
+
 test('an outage names no media, no token and no password in the log', async () => {
   await ingest.ready();
   await own.lock('a-password-that-must-not-leak');

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect.ts';
 import { redisTrouble } from '../../src/redis/redis-trouble.ts';
+import { untilReplicated } from '../../src/redis/replicated.ts';
 import { Secret } from '../../src/secret.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
 
@@ -49,6 +50,11 @@ test('a connection that is not there is told', async () => {
   expect(await trouble(hasty.get('x'))).toBe('the connection to Redis broke: check REDIS_URL');
   hasty.disconnect();
   expect(await trouble(hasty.get('x'))).toBe('the connection to Redis broke: check REDIS_URL');
+});
+
+test('that too few replicas have it is told', async () => {
+  const frugal = { wait: async () => 0 } as unknown as RedisClient;
+  expect(await trouble(untilReplicated(frugal, 2))).toBe('too few replicas of Redis: 0 of 2 replicas have it');
 });
 
 test.each([new Error('OOM'), new TypeError('x'), 'OOM', undefined])('%s is none of Redis', (error) => {
