@@ -8,7 +8,12 @@ const MAX_ADDRESSES = 10_000;
 /** One IPv6 host has as many addresses as it likes in its network. */
 const IPV6_NETWORK_BITS = 64;
 
-/** Counts failed authentications by address, so that nobody guesses tokens as fast as he can. */
+/**
+ * Counts failed authentications by address, so that a client with a wrong token is told to slow down.
+ *
+ * It keeps nobody from guessing on: a right token is let in whatever came before it, or one client behind a proxy could
+ * shut out all the others. What keeps tokens from being guessed is their length.
+ */
 export interface FailedAttempts {
   /** Notes one more. Returns after how many seconds the next may come; `undefined` while there are few. */
   note(address: string): number | undefined;

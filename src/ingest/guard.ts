@@ -5,6 +5,7 @@ import { isLoopback } from '../loopback.ts';
 import type { Stopwatch } from '../time.ts';
 import { createFailedAttempts } from './failed-attempts.ts';
 import { sendProblem } from './problem.ts';
+import type { SeldomLog } from './seldom.ts';
 
 export type RequestHook = (request: FastifyRequest, reply: FastifyReply) => Promise<FastifyReply | undefined>;
 
@@ -25,7 +26,7 @@ interface Holder {
 }
 
 /** @param tokens none: everything is allowed, but only under a name of this machine. */
-export function createGuard(tokens: readonly ApiToken[], elapsed: Stopwatch): Guard {
+export function createGuard(tokens: readonly ApiToken[], elapsed: Stopwatch, seldom: SeldomLog): Guard {
   const holders = tokens.map(
     ({ token, scopes }, index): Holder => ({ name: `token-${index}`, digest: digestOf(token.reveal()), scopes }),
   );
@@ -51,6 +52,8 @@ export function createGuard(tokens: readonly ApiToken[], elapsed: Stopwatch): Gu
       const holder = holderOf(request.headers.authorization);
       if (holder === undefined) {
         const retryAfter = failed.note(request.ip);
+        const facts = { requestId: request.id, address: request.ip, route: request.routeOptions.url };
+        seldom.warn(facts.route ?? 'none', facts, 'a request without a right token');
         reply.header('www-authenticate', 'Bearer');
         return sendProblem(
           reply,

@@ -157,7 +157,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   }
 
   async function ownRoutes(own: FastifyInstance, given: HttpServerOptions): Promise<void> {
-    const guard = createGuard(given.tokens, elapsed);
+    const guard = createGuard(given.tokens, elapsed, seldom);
     const [canIngest, canRead, canOperate] = [guard.needs('ingest'), guard.needs('read'), guard.needs('operate')];
     own.addHook('onRequest', guard.refuseForeignNames);
     // A web page may send that anywhere without asking first.

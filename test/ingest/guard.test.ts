@@ -96,6 +96,13 @@ test('who guesses is held up after a while, and a right token never', async () =
   const statuses: number[] = [];
   for (let n = 0; n < 60; n += 1) statuses.push((await wrong()).status);
   expect(new Set(statuses)).toEqual(new Set([401]));
+  const lines = own
+    .log()
+    .split('\n')
+    .filter((line) => line.includes('without a right token'));
+  expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+    { address: '127.0.0.1', route: '/metrics', omitted: 0 },
+  ]);
   const limited = await wrong();
   expect(Number(limited.headers.get('retry-after'))).toBeGreaterThan(0);
   expect(Number(limited.headers.get('retry-after'))).toBeLessThanOrEqual(60);
