@@ -14,6 +14,7 @@ import type { IngestMetrics } from '../operate/ingest-metrics.ts';
 import { MINUTE, SECOND, type Stopwatch } from '../time.ts';
 import { createBodyBudget } from './body-budget.ts';
 import { setCommonHeaders } from './common-headers.ts';
+import { watchConnections } from './connections.ts';
 import { type DeadLetterRoutesOptions, deadLetterRoutes } from './dead-letter-routes.ts';
 import { createGuard } from './guard.ts';
 import { type HealthRoutesOptions, healthRoutes } from './health-routes.ts';
@@ -48,7 +49,10 @@ export interface HttpServerOptions {
 
 export interface HttpServer {
   readonly port: number;
-  /** Takes no more connections, lets what is under way end, cuts off what has not after `graceMs`. */
+  /**
+   * Takes no more connections and lets what is under way end. Cuts off after `graceMs` what has not, and requests that have
+   * not come whole as soon as they are late.
+   */
   close(graceMs: number): Promise<void>;
 }
 
@@ -113,6 +117,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   const seldom = createSeldomLog(log, elapsed);
   let closing = false;
   app.server.maxConnections = limits.maxConnections;
+  const connections = watchConnections(app.server);
 
   answerTheUnexpected(app, log, seldom);
   app.addHook('onRequest', async (request, reply) => {
@@ -139,9 +144,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       const closed = app.close();
       // Node closes those that are idle just now; one that was refused in the middle of its body is so a little later.
       const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS);
+      const late = setTimeout(() => connections.cutIdle(), limits.requestTimeoutMs);
       if (!(await within(graceMs, closed))) app.server.closeAllConnections();
       await closed;
       clearInterval(idle);
+      clearTimeout(late);
     },
   };
 

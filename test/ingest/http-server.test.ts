@@ -1,5 +1,7 @@
+import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { Readable } from 'node:stream';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { openIngest, problemIn, type TestIngest, TOKEN } from '../support/ingest.ts';
 import { APP_ID, testJob } from '../support/jobs.ts';
@@ -180,6 +182,77 @@ describe('slow clients', () => {
     line.socket.resetAndDestroy();
     expect((await ingest.post('/v1/media', testJob())).status).toBe(202);
     expect(ingest.log()).not.toContain('unexpected fault');
+  });
+});
+
+describe('once it stops', () => {
+  /** Ends the work on /held. */
+  let release: () => void;
+  let own: TestIngest;
+
+  beforeEach(async () => {
+    const { promise: held, resolve } = Promise.withResolvers<void>();
+    release = resolve;
+    own = await openIngest(
+      // Longer than this test may take.
+      { REDIS_URL: corner.url, QUEUE_PREFIX: corner.prefix, SHUTDOWN_GRACE_SECONDS: '600' },
+      {
+        limits: { requestTimeoutMs: 500, headersTimeoutMs: 500 },
+        plugins: [
+          async (app) => {
+            app.get('/held', async () => {
+              await held;
+              return 'done';
+            });
+            app.get('/endless', async (_request, reply) => reply.send(new Readable({ read: fillUp })));
+          },
+        ],
+      },
+    );
+    await own.ready();
+  });
+
+  afterEach(async () => {
+    release();
+    await own.stop();
+  });
+
+  function fillUp(this: Readable): void {
+    this.push(Buffer.alloc(65_536));
+  }
+
+  async function send(text: string): Promise<Line> {
+    const line = dial(own);
+    await once(line.socket, 'connect');
+    line.socket.write(text);
+    return line;
+  }
+
+  test.each([
+    ['has sent nothing', ''],
+    ['has sent half a header', 'GET /healthz HTTP/1.1\r\nhost'],
+    ['sends a body slowly', `${HEAD}content-length: 999\r\n\r\n{`],
+    ['sends chunks slowly', `${HEAD}transfer-encoding: chunked\r\n\r\n1\r\n{`],
+    ['sends, without a token, a body slowly', 'POST /v1/media HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n{'],
+    ['does not take its answer', 'GET /endless HTTP/1.1\r\nhost: x\r\n\r\n'],
+  ])('one that %s does not hold it up', async (_what, text) => {
+    const line = await send(text);
+    if (text.includes('/endless')) line.socket.pause();
+    await own.ask('/healthz');
+    await own.stop();
+  });
+
+  test('a request that has come whole is answered, however late it is', async () => {
+    const worked = await send('GET /held HTTP/1.1\r\nhost: x\r\n\r\n');
+    const slow = await send('GET /healthz HTTP/1.1\r\nhost');
+    await own.ask('/healthz');
+    const stopped = own.stop();
+    // The one is cut, and with it all that would be.
+    await slow.closed;
+    release();
+    await worked.closed;
+    expect(worked.said()).toMatch(/^HTTP\/1\.1 200[\s\S]*done$/);
+    await stopped;
   });
 });
 
