@@ -100,6 +100,9 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     genReqId: requestIdOf,
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT_BYTES,
+    // Our schemas refuse such names, each item by itself; fastify would refuse the whole body as no JSON.
+    onProtoPoisoning: 'ignore',
+    onConstructorPoisoning: 'ignore',
     requestTimeout: limits.requestTimeoutMs,
     connectionTimeout: STILL_CONNECTION_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,

@@ -277,6 +277,14 @@ describe.each([
     expect(await problemIn(await ingest.post(path, body))).toMatchObject({ status: 400, mistakes: expect.any(Array) });
   });
 
+  test.each(['__proto__', 'constructor'])('a body with %s is refused', async (name) => {
+    const job = recentJob();
+    await bury(job);
+    const body = `{"${name}":{"all":true,"prototype":{"all":true}}}`;
+    expect(await problemIn(await ingest.post(path, body))).toMatchObject({ status: 400, mistakes: expect.any(Array) });
+    expect(await names()).toEqual([job.mediaId]);
+  });
+
   test('counts those that fail, and tells why', async () => {
     const job = recentJob();
     await bury(job);

@@ -58,6 +58,31 @@ describe('POST /v1/media', () => {
     });
   });
 
+  test.each([
+    '"__proto__":{"polluted":1}',
+    '"constructor":{"prototype":{"polluted":1}}',
+    '"source":{"__proto__":{"messageId":"1"}}',
+    '"labels":{"__proto__":"x"}',
+    '"labels":{"constructor":{"prototype":{"polluted":1}}}',
+  ])('refuses an item with %s, alone, and nothing is polluted', async (field) => {
+    const [job, other] = [testJob(), testJob()].map((one) => JSON.stringify(one));
+    const response = await ingest.post('/v1/media', `{"items":[${job},${job?.slice(0, -1)},${field}},${other}]}`);
+    expect([response.status, await response.json()]).toEqual([
+      202,
+      { accepted: 2, duplicates: 0, rejected: [{ index: 1, mistakes: [expect.any(String)] }] },
+    ]);
+    for (const body of [`{"items":[${job}],${field}}`, `{${field}}`, `${other?.slice(0, -1)},${field}}`]) {
+      expect(await problemIn(await ingest.post('/v1/media', body))).toMatchObject({ status: 400 });
+    }
+    expect({}).not.toHaveProperty('polluted');
+  });
+
+  test('takes a label that is named constructor', async () => {
+    const job = testJob({ labels: { constructor: 'x' } });
+    expect((await ingest.post('/v1/media', job)).status).toBe(202);
+    expect(await queued(`${APP_ID}-${job.mediaId}`)).toEqual(job);
+  });
+
   test('counts one media twice in a request as one and a duplicate', async () => {
     const job = testJob();
     const response = await ingest.post('/v1/media', { items: [job, job, job] });
