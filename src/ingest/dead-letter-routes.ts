@@ -171,13 +171,13 @@ export function deadLetterRoutes(app: FastifyInstance, options: DeadLetterRoutes
       const body = parsedBody(discardBodySchema, request.body);
       if (!body.ok) return sendProblem(reply, body.problem);
       if (bucket === undefined) return sendProblem(reply, NO_BUCKET);
-      const { deadLetters } = bucket;
+      const desk = { ...replayParts, deadLetters: bucket.deadLetters };
       const { by = 'api', note = '', dryRun = false } = body.value;
       const how = { note: { by, reason: note }, dryRun };
       return await work(
         reply,
         { ...body.value, outcome: 'discarded', dryOutcome: 'would-discard' },
-        (letters, signal) => discardLetters(deadLetters, letters, how, signal),
+        (letters, signal) => discardLetters(desk, letters, how, signal),
       );
     },
   );

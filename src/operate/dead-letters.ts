@@ -144,7 +144,7 @@ const SKIPPED: Readonly<Record<SkipReason, string>> = {
   'not-open': 'it has been replayed, resolved or discarded meanwhile',
   missing: 'there is no letter in the bucket (dead-letters rebuild makes the list true again)',
   settling: 'a job of it is still in the queue; try again in a moment',
-  'under-way': 'somebody else replays it just now',
+  'under-way': 'somebody else replays or discards it just now',
 };
 
 /** `dead-letters discard`: notes that nothing more is to be done. Exit 1 when one could not be. */
@@ -157,12 +157,13 @@ export async function discardDeadLetters(
   using opened = openStore(config.store, queue.deadLetterIndex);
   const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
   using progress = output.progress('discard', chosen.length);
+  const skipped: Partial<Record<SkipReason, number>> = {};
   let discarded = 0;
   let failed = 0;
   const tellSums = (more: object = {}): void => {
     progress.stop();
     const { dryRun } = options;
-    const sums = { dryRun, matched: chosen.length, discarded, failed, ...more };
+    const sums = { dryRun, matched: chosen.length, discarded, skipped, failed, ...more };
     output.result(sums, () => sumsText(dryRun ? 'would discard' : 'discarded', discarded, chosen.length, failed));
   };
 
@@ -174,6 +175,11 @@ export async function discardDeadLetters(
       output.result({ ...named, ...done }, () => `${titleOf(named)}: ${done.failure.code}`);
       return;
     }
+    if (done.outcome === 'skipped') {
+      skipped[done.why] = (skipped[done.why] ?? 0) + 1;
+      output.result({ ...named, ...done }, () => `${titleOf(named)}: skipped, ${SKIPPED[done.why]}`);
+      return;
+    }
     discarded += 1;
     if (options.dryRun)
       output.result(
@@ -182,9 +188,10 @@ export async function discardDeadLetters(
       );
   }
 
+  const desk = { ...queue, deadLetters: opened.deadLetters };
   const how = { note: { by: options.by, reason: options.note }, dryRun: options.dryRun };
   try {
-    for await (const { letter, done } of discardLetters(opened.deadLetters, chosen, how, NEVER)) tell(letter, done);
+    for await (const { letter, done } of discardLetters(desk, chosen, how, NEVER)) tell(letter, done);
   } catch (error) {
     tellSums({ incomplete: true });
     throw error;

@@ -1,13 +1,10 @@
 import type { DeadLetter, DeadLetterSummary, OperatorNote } from '../dead-letter/dead-letter.ts';
-import type { DeadLetters } from '../dead-letter/dead-letters.ts';
 import type { Failure } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId, parseMediaJob } from '../media/media-job.ts';
-import type { RedisClient } from '../redis/connect.ts';
-import type { RedisKeys } from '../redis/keys.ts';
-import { releaseLease, takeLease } from '../redis/lease.ts';
-import { type Clock, MINUTE } from '../time.ts';
+import type { Clock } from '../time.ts';
 import { type Lanes, laneOf } from './lane.ts';
+import { decideOn, type LetterDesk } from './letter-lease.ts';
 import { priorityOf } from './priority.ts';
 import { type Ledger, parseStoredJob, storedJobData } from './stored-job.ts';
 
@@ -24,18 +21,12 @@ export type Replayed =
  * - `not-open`: it has been replayed, resolved or discarded meanwhile.
  * - `missing`: there is no letter in the bucket.
  * - `settling`: a job of it has not left the queue yet; a moment later it has.
- * - `under-way`: somebody else replays it just now.
+ * - `under-way`: somebody else replays or discards it just now.
  */
 export type SkipReason = 'expired' | 'not-a-job' | 'not-open' | 'missing' | 'settling' | 'under-way';
 
-/** Longer than a replay may take. */
-const LEASE_MS = 2 * MINUTE;
-
-export interface ReplayParts {
-  readonly redis: RedisClient;
-  readonly keys: RedisKeys;
+export interface ReplayParts extends LetterDesk {
   readonly lanes: Lanes;
-  readonly deadLetters: DeadLetters;
   readonly mediaTtlMs: number;
   readonly now: Clock;
 }
@@ -52,8 +43,8 @@ export interface ReplayOptions {
  * Puts a dead letter back to work, with a fresh history.
  *
  * The letter in the bucket first, then the job, then the index: a crash in between leaves the letter listed, and
- * replaying it again is harmless. One replay of a letter at a time: a second one would write over what has become of the
- * first.
+ * replaying it again is harmless. One at a time decides on a letter: a second replay would write over what has become
+ * of the first.
  */
 export async function replay(
   parts: ReplayParts,
@@ -61,19 +52,8 @@ export async function replay(
   options: ReplayOptions,
   signal: AbortSignal,
 ): Promise<Replayed> {
-  const { redis, keys, deadLetters } = parts;
   if (options.dryRun) return putBack(parts, summary, options, signal);
-  const lease = await takeLease(redis, keys.replay(summary.jobId), LEASE_MS);
-  if (lease === undefined) return { outcome: 'skipped', why: 'under-way' };
-  try {
-    // Since the list was read.
-    const listed = await deadLetters.index.get(summary.jobId);
-    if (listed?.diedAt !== summary.diedAt) return { outcome: 'skipped', why: 'not-open' };
-    return await putBack(parts, summary, options, signal);
-  } finally {
-    // It ends by itself.
-    await releaseLease(redis, lease).catch(() => undefined);
-  }
+  return decideOn(parts, summary, () => putBack(parts, summary, options, signal));
 }
 
 async function putBack(

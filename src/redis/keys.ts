@@ -15,7 +15,7 @@ export interface RedisKeys {
   readonly deadRecords: string;
   /** STRING with expiry: an operator has decided that nothing more is to be done about this media. */
   readonly discarded: (jobId: string) => string;
-  /** STRING with expiry: held by whoever puts a dead letter back to work. */
+  /** STRING with expiry: held by whoever replays or discards a dead letter. */
   readonly replay: (jobId: string) => string;
   /** HASH of the closed gates by app. @see src/queue/gates.ts */
   readonly gates: string;

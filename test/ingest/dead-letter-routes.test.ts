@@ -277,6 +277,21 @@ describe.each([
     expect(await problemIn(await ingest.post(path, body))).toMatchObject({ status: 400, mistakes: expect.any(Array) });
   });
 
+  test('leaves alone what somebody else decides on just now', async () => {
+    const [job, other] = [recentJob(), recentJob()];
+    for (const one of [job, other]) await bury(one);
+    const lease = corner.keys.replay(mediaJobId(job));
+    await corner.redis.set(lease, 'somebody');
+    expect(await answer(path, { all: true })).toMatchObject({
+      [outcome]: 1,
+      skipped: { 'under-way': 1 },
+      items: [{ mediaId: job.mediaId, outcome: 'skipped', why: 'under-way' }, { outcome }],
+    });
+    expect([await isQueued(job), (await letterOf(job))?.status, await names()]).toEqual([false, 'open', [job.mediaId]]);
+    await corner.redis.del(lease);
+    expect(await answer(path, { all: true })).toMatchObject({ [outcome]: 1, skipped: {} });
+  });
+
   test.each(['__proto__', 'constructor'])('a body with %s is refused', async (name) => {
     const job = recentJob();
     await bury(job);
@@ -311,6 +326,22 @@ describe.each([
     }
     expect(await (await own.ask('/v1/dead-letters')).json()).toMatchObject({ items: [{}] });
   });
+});
+
+test('of a replay and two discards at once, each letter goes to one', async () => {
+  const jobs = Array.from({ length: 20 }, () => recentJob());
+  for (const job of jobs) await bury(job);
+  const answers = await Promise.all(
+    ['replay', 'discard', 'discard'].map((what) => answer(`/v1/dead-letters/${what}`, { all: true })),
+  );
+  const claims = (answers as { items: { mediaId: string; outcome: string }[] }[])
+    .flatMap(({ items }) => items)
+    .filter((item) => item.outcome !== 'skipped')
+    .map((item) => `${item.mediaId} ${item.outcome}`);
+  const made = await Promise.all(jobs.map(async (job) => `${job.mediaId} ${(await letterOf(job))?.status}`));
+  expect(claims.toSorted()).toEqual(made.toSorted());
+  for (const job of jobs) expect(await isQueued(job)).toBe((await letterOf(job))?.status === 'replayed');
+  expect(await names()).toEqual([]);
 });
 
 describe('/v1/dead-letters/replay', () => {
