@@ -4,9 +4,10 @@ import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
 import { createForward } from '../src/ingest/forward.ts';
 import { type HttpServer, type HttpServerOptions, startHttpServer } from '../src/ingest/http-server.ts';
+import { createPatience } from '../src/ingest/patience.ts';
 import { platformGates } from '../src/ingest/platform-gates.ts';
 import { pushRoutes } from '../src/ingest/push-routes.ts';
-import { createWayIn, HAND_IN_TIMEOUT_MS, type WayIn } from '../src/ingest/way-in.ts';
+import { createWayIn, HAND_IN_TIMEOUT_MS } from '../src/ingest/way-in.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
 import { createCodeRedeemer } from '../src/operate/code-redeemer.ts';
@@ -14,7 +15,7 @@ import { createIngestMetrics } from '../src/operate/ingest-metrics.ts';
 import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
 import { createArchivedMarkers } from '../src/queue/archived-marker.ts';
 import { createBatchingDoor } from '../src/queue/batching-door.ts';
-import { createDoor, type Door } from '../src/queue/door.ts';
+import { createDoor } from '../src/queue/door.ts';
 import { HEARTBEAT_MS } from '../src/queue/fleet.ts';
 import { createGates } from '../src/queue/gates.ts';
 import { openLanes } from '../src/queue/open-lanes.ts';
@@ -27,6 +28,7 @@ import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
 import { createApiHosts } from '../src/weixin/api-hosts.ts';
+import type { PushSettings } from '../src/weixin/credentials/account.ts';
 import { createAccountBook } from '../src/weixin/credentials/account-book.ts';
 import { createAuthorizations } from '../src/weixin/credentials/authorizations.ts';
 import { createComponentEvents } from '../src/weixin/credentials/component-events.ts';
@@ -38,6 +40,8 @@ import { StartupError } from './startup-error.ts';
 
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 const STORE_CONNECTIONS = 16;
+/** WeChat itself waits 5 s. */
+const PUSH_TIMEOUT_MS = 5 * SECOND;
 /** For what platforms ask WeChat, a few times an hour. */
 const WEIXIN_CONNECTIONS = 4;
 
@@ -84,11 +88,10 @@ export async function runIngest(
     waitReplicas: config.redis.waitReplicas ?? 0,
     now,
   };
-  const wayInBy = (door: Door): WayIn =>
-    createWayIn({ redis, door: createBatchingDoor(door, HAND_IN_TIMEOUT_MS), pulse });
-  const wayIn = wayInBy(createDoor({ ...doorOptions, apps: book }));
+  const door = createDoor({ ...doorOptions, apps: book });
+  const wayIn = createWayIn({ redis, door: createBatchingDoor(door, HAND_IN_TIMEOUT_MS), pulse });
   // Whose app it is, is proved by the signature: it may have authorised its platform just now.
-  const pushWayIn = wayInBy(createDoor(doorOptions));
+  const pushDoor = createBatchingDoor(createDoor(doorOptions), PUSH_TIMEOUT_MS);
   const gates = createGates(redis, keys, now, elapsed, Math.random);
   const markers = createArchivedMarkers(redis, keys, now);
   const deadLetterIndex = createDeadLetterIndex(redis, keys, now);
@@ -123,11 +126,8 @@ export async function runIngest(
   const pushes = pushRoutes({
     accounts: book,
     components,
-    admit: async (jobs) => {
-      const handedIn = await pushWayIn.handIn(jobs);
-      if (!handedIn.ok) throw handedIn.error;
-      return handedIn.answers;
-    },
+    admit: (jobs) => pushDoor.admitEach(jobs, stop),
+    patiently: createPatience(redis),
     componentEvents,
     ...(forward === undefined ? {} : { forward }),
     now,
@@ -191,6 +191,12 @@ export async function runIngest(
       'ingest listens',
     );
     if (accounts.length + components.length === 0) log.warn('no account is configured: all media are rejected');
+    const lenient = accounts.filter(({ push }) => push?.type === 'signed' && isLenient(push.settings));
+    if (lenient.length > 0)
+      log.warn(
+        { apps: lenient.map(({ appId }) => appId) },
+        'pushes of these apps are taken in plaintext too, although they have a key: set the mode of their push',
+      );
     if (bucket === undefined) log.info('ARCHIVE_BUCKET is not set: dead letters can be listed, not shown or replayed');
     const refused = await awaitRedis(redis, config.redis, log, stop);
     if (refused !== undefined) throw new StartupError(refused);
@@ -231,4 +237,9 @@ export async function runIngest(
     if (refresh.result === 'failed') log.warn(refresh, 'a token of a platform could not be had');
     else log.info(refresh, 'a token of a platform was fetched');
   }
+}
+
+/** True where whoever sees the signature of an encrypted push may write one in plaintext. */
+function isLenient({ encodingAesKey, mustBeEncrypted }: PushSettings): boolean {
+  return encodingAesKey !== undefined && !mustBeEncrypted;
 }

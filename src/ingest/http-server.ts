@@ -23,6 +23,7 @@ import { describeRoutes } from './openapi.ts';
 import { refuseOtherMethods } from './other-methods.ts';
 import { sendProblem } from './problem.ts';
 import { requestIdOf } from './request-id.ts';
+import { noteStart, spentMs } from './request-time.ts';
 import { createSeldomLog } from './seldom.ts';
 import { answerTheUnexpected, onClientError, onFrameworkError } from './unexpected.ts';
 
@@ -124,6 +125,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
   answerTheUnexpected(app, log, seldom);
   app.addHook('onRequest', async (request, reply) => {
+    noteStart(request);
     setCommonHeaders(reply);
     // fastify's onResponse is not called when the caller has gone.
     reply.raw.once('close', () => observe(request, reply));
@@ -158,7 +160,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   function observe(request: FastifyRequest, reply: FastifyReply): void {
     const route = request.routeOptions.url ?? 'none';
     const status = reply.raw.writableFinished ? reply.statusCode : CALLER_GONE;
-    const durationMs = reply.elapsedTime;
+    const durationMs = spentMs(request);
     metrics.observeRequest({ route, status, durationMs });
     // Never the path itself, nor what stands behind it.
     const facts = { requestId: request.id, method: request.method, route, status, durationMs: Math.round(durationMs) };

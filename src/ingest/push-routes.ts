@@ -1,16 +1,29 @@
 import type { IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
+import { createBodyBudget } from './body-budget.ts';
 import { type PushAnswer, TOO_LARGE } from './push-answer.ts';
-import { createPushReceiver, type PushParts } from './receive-push.ts';
+import { createPushReceiver, type PushParts, type ReceivedPush } from './receive-push.ts';
+import { noteStart, spentMs } from './request-time.ts';
 
 /** Those of WeChat are a few KiB. */
 const MAX_PUSH_BYTES = 256 * 1024;
+
+/** Such a body is read without asking for room. */
+const SMALL_PUSH_BYTES = 16 * 1024;
 
 /** What the routes hold in their place. */
 interface PushParams {
   readonly appId?: string;
   readonly componentAppId?: string;
 }
+
+interface PushRouteTypes {
+  readonly Params: PushParams;
+  readonly Querystring: Readonly<Record<string, unknown>>;
+}
+
+type PushHttpRequest = FastifyRequest<PushRouteTypes>;
 
 /**
  * The addresses to which WeChat pushes messages.
@@ -23,7 +36,7 @@ interface PushParams {
  */
 export function pushRoutes(parts: PushParts): FastifyPluginAsync {
   return async (app) => {
-    const receive = createPushReceiver(parts);
+    const receiver = createPushReceiver(parts);
 
     // The bytes as they came: they are what is signed, and what goes on.
     app.removeAllContentTypeParsers();
@@ -31,8 +44,18 @@ export function pushRoutes(parts: PushParts): FastifyPluginAsync {
       done(null, body),
     );
     // fastify refuses one that is malformed; to us it says nothing.
-    app.addHook('onRequest', async (request) => {
+    app.addHook('onRequest', async (request, reply) => {
+      noteStart(request);
       delete request.headers['content-type'];
+      // Of what is refused for its head no body is read: anybody may send one.
+      const refused = receiver.refuseHead(received(request as PushHttpRequest));
+      return refused === undefined ? undefined : send(reply, refused);
+    });
+    const budget = createBodyBudget(MAX_PUSH_BYTES);
+    app.addHook('preParsing', async (request, reply, payload) => {
+      const lengthBytes = Number(request.headers['content-length'] ?? Number.POSITIVE_INFINITY);
+      // WeChat's own are never kept out by larger ones that strangers send.
+      return lengthBytes <= SMALL_PUSH_BYTES ? undefined : budget(request, reply, payload as Readable);
     });
     app.setErrorHandler<Error & { readonly statusCode?: number }>((error, _request, reply) => {
       const { statusCode = 500 } = error;
@@ -45,20 +68,17 @@ export function pushRoutes(parts: PushParts): FastifyPluginAsync {
       '/weixin/component/:componentAppId',
       '/weixin/component/:componentAppId/:appId',
     ])
-      app.route<{ Params: PushParams; Querystring: Readonly<Record<string, unknown>> }>({
+      app.route<PushRouteTypes>({
         method: ['GET', 'POST'],
         url,
         exposeHeadRoute: false,
         bodyLimit: MAX_PUSH_BYTES,
-        handler: async (request, reply) => send(reply, await receive(received(request, reply))),
+        handler: async (request, reply) => send(reply, await receiver.receive(received(request))),
       });
   };
 }
 
-function received(
-  request: FastifyRequest<{ Params: PushParams; Querystring: Readonly<Record<string, unknown>> }>,
-  reply: FastifyReply,
-): Parameters<ReturnType<typeof createPushReceiver>>[0] {
+function received(request: PushHttpRequest): ReceivedPush {
   const { raw, params, query, headers, method, body } = request;
   return {
     ...params,
@@ -68,7 +88,7 @@ function received(
     body: Buffer.isBuffer(body) ? body : Buffer.alloc(0),
     rawQuery: (raw.url ?? '').replace(/^[^?]*\??/, ''),
     forwardedHeaders: forwardedHeaders(raw),
-    spentMs: () => reply.elapsedTime,
+    spentMs: () => spentMs(request),
   };
 }
 

@@ -8,13 +8,20 @@ import type { Account, Component } from '../weixin/credentials/account.ts';
 import type { ComponentEvents } from '../weixin/credentials/component-events.ts';
 import { componentEventOf, keepComponentEvent } from '../weixin/push/component-event.ts';
 import type { PushFields } from '../weixin/push/push-fields.ts';
-import { judgePush, type PushExpectation, type PushRequest } from '../weixin/push/push-request.ts';
+import {
+  judgePush,
+  type PushExpectation,
+  type PushRequest,
+  type PushVerdict,
+  refusalOfHead,
+} from '../weixin/push/push-request.ts';
 import type { Forward } from './forward.ts';
+import type { Patiently } from './patience.ts';
 import { BAD_REQUEST, FAILED, FORBIDDEN, NOT_FOUND, type PushAnswer, SUCCESS, UNAVAILABLE } from './push-answer.ts';
 import { createRecently } from './recently.ts';
 
-/** For Redis, of the 5 s that WeChat waits: what is later comes again. */
-const ADMIT_TIMEOUT_MS = 2 * SECOND;
+/** Until Redis has taken it, of the 5 s that WeChat waits from the first byte: what is later comes again. */
+const ADMIT_TOTAL_MS = 4 * SECOND;
 /** One line for each app and reason: anybody can send what is refused, and an outage makes all pushes alike. */
 const LOG_EVERY_MS = MINUTE;
 const MAX_LOG_KEYS = 1_000;
@@ -54,8 +61,10 @@ export interface PushParts {
   readonly now: Clock;
   readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly observe?: (event: PushEvent) => void;
-  /** For Redis. Default 2 s. */
-  readonly admitTimeoutMs?: number;
+  /** Waits for a Redis that is away. Default: nobody does. */
+  readonly patiently?: Patiently;
+  /** From the first byte of a push until Redis has taken it. Default 4 s. */
+  readonly admitTotalMs?: number;
 }
 
 /** A request to one of the addresses of pushes. */
@@ -85,16 +94,23 @@ interface Handled {
 
 const never = new AbortController().signal;
 
+export interface PushReceiver {
+  /** Answers a push that is refused whatever its body is; `undefined` for one whose body is worth reading. */
+  refuseHead(push: Omit<ReceivedPush, 'body'>): PushAnswer | undefined;
+  receive(push: ReceivedPush): Promise<PushAnswer>;
+}
+
 /**
  * Makes what answers pushes: `success` once every media of a message is queued, and anything else where it is not, so
  * that WeChat pushes the message again. Pushed again it does no harm.
  */
-export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Promise<PushAnswer> {
-  const { accounts, components, admit, componentEvents, forward, now, log, admitTimeoutMs = ADMIT_TIMEOUT_MS } = parts;
+export function createPushReceiver(parts: PushParts): PushReceiver {
+  const { accounts, components, admit, componentEvents, forward, now, log } = parts;
+  const { patiently = (work) => work(), admitTotalMs = ADMIT_TOTAL_MS } = parts;
   const logged = createRecently(LOG_EVERY_MS, MAX_LOG_KEYS, now);
   const seen = createRecently(SEEN_FOR_MS, MAX_SEEN, now);
 
-  function targetOf({ appId, componentAppId }: ReceivedPush): Target | undefined {
+  function targetOf({ appId, componentAppId }: Pick<ReceivedPush, 'appId' | 'componentAppId'>): Target | undefined {
     const component = components.find((one) => one.appId === (componentAppId ?? appId));
     if (component !== undefined) {
       // Also for messages of the apps that have authorised it.
@@ -135,10 +151,8 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
         return { result: 'verified', answer: { status: 200, body: verdict.echostr } };
       case 'container-check':
         return { result: 'checked', answer: SUCCESS };
-      case 'refused': {
-        logSometimes('warn', signerOf(target), 'a push is refused', verdict.reason);
-        return { result: 'refused', answer: verdict.status === 400 ? BAD_REQUEST : FORBIDDEN };
-      }
+      case 'refused':
+        return refused(target, verdict);
       case 'unreadable':
         logSometimes('error', target.appId, 'a push by WeChat can not be read', verdict.reason);
         return { result: 'unreadable', answer: await passOnly(push, target.appId, BAD_REQUEST) };
@@ -166,7 +180,7 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
     if (jobs.length === 0) return { result: 'no-media', answer: await passOn(push, appId) };
     let admitted: readonly JobAdmission[];
     try {
-      admitted = await inTime(async () => {
+      admitted = await inTime(push, async () => {
         if (component !== undefined) await tellSeen(component.appId, appId);
         return admit(jobs);
       });
@@ -196,7 +210,7 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
         break;
       default:
         try {
-          await inTime(() => keepComponentEvent(event, appId, componentEvents));
+          await inTime(push, () => keepComponentEvent(event, appId, componentEvents));
         } catch (error) {
           logSometimes(
             'warn',
@@ -218,9 +232,9 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
   }
 
   /** The work goes on when its time is up: it is repeated by the next push, and that is harmless. */
-  async function inTime<T>(work: () => Promise<T>): Promise<T> {
-    using limit = timeLimit(never, admitTimeoutMs);
-    return await orAbort(work(), limit.signal);
+  async function inTime<T>({ spentMs }: ReceivedPush, work: () => Promise<T>): Promise<T> {
+    using limit = timeLimit(never, Math.max(0, admitTotalMs - spentMs()));
+    return await orAbort(patiently(work, limit.signal), limit.signal);
   }
 
   /** A media is at most as old as its message is on its way: a clock that is behind must not keep it out. */
@@ -241,16 +255,32 @@ export function createPushReceiver(parts: PushParts): (push: ReceivedPush) => Pr
     return forward.send({ appId, query: rawQuery, headers: forwardedHeaders, body }, spentMs());
   }
 
-  return async (push) => {
-    const target = targetOf(push);
-    const {
-      result,
-      answer,
-      media = 0,
-    } = target === undefined ? unknownApp(push.appId ?? push.componentAppId) : await handle(push, target);
+  /** For whoever observes; the answer of what was handled. */
+  function told(target: Target | undefined, { result, answer, media = 0 }: Handled): PushAnswer {
     const appId = target === undefined ? undefined : appIdOf(target, result);
     parts.observe?.({ result, status: answer.status, media, ...(appId === undefined ? {} : { appId }) });
     return answer;
+  }
+
+  function refused(target: Target, verdict: Extract<PushVerdict, { readonly type: 'refused' }>): Handled {
+    logSometimes('warn', signerOf(target), 'a push is refused', verdict.reason);
+    return { result: 'refused', answer: verdict.status === 400 ? BAD_REQUEST : FORBIDDEN };
+  }
+
+  return {
+    refuseHead: (push) => {
+      const target = targetOf(push);
+      if (target === undefined) return told(target, unknownApp(push.appId ?? push.componentAppId));
+      const verdict = refusalOfHead(push, target.expected, now);
+      return verdict?.type === 'refused' ? told(target, refused(target, verdict)) : undefined;
+    },
+    receive: async (push) => {
+      const target = targetOf(push);
+      return told(
+        target,
+        target === undefined ? unknownApp(push.appId ?? push.componentAppId) : await handle(push, target),
+      );
+    },
   };
 }
 

@@ -1,5 +1,8 @@
+import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { createConnection } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fastify, { type FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import {
@@ -95,7 +98,7 @@ async function startPushes(more: Partial<PushParts> = {}): Promise<Pushes> {
       now: clock.now,
       log: { info: write('info'), warn: write('warn'), error: write('error') } as PushParts['log'],
       observe: (event) => void observed.push(event),
-      admitTimeoutMs: PATIENT_MS,
+      admitTotalMs: PATIENT_MS,
       ...more,
     }),
   );
@@ -311,7 +314,7 @@ describe('while the queue', () => {
   });
 
   test('does not answer, the same', async () => {
-    const { post } = await startPushes({ admit: () => new Promise(() => undefined), admitTimeoutMs: 50 });
+    const { post } = await startPushes({ admit: () => new Promise(() => undefined), admitTotalMs: 50 });
     expect((await post(`/weixin/${APP_ID}`, image())).status).toBe(503);
   });
 
@@ -351,6 +354,25 @@ describe('while the queue', () => {
     const { post } = await startPushes({ admit: async () => ['duplicate'] });
     expect((await post(`/weixin/${APP_ID}`, image())).body).toBe('success');
   });
+});
+
+test.each([
+  ['of an unknown app', '/weixin/wxffffffffffffffff', {}, 404],
+  ['without a time', `/weixin/${APP_ID}`, {}, 403],
+  ['with a wrong signature', `/weixin/${APP_ID}`, { signature: 'f'.repeat(40) }, 403],
+  ['that should be encrypted', `/weixin/component/${COMPONENT_ID}`, {}, 403],
+])('no body is read of a push %s', async (_what, path, wrong, status) => {
+  const { url } = await startPushes();
+  const timed = path.startsWith('/weixin/component') || 'signature' in wrong;
+  const { query } = simulatedPush(image(), pushSender({ mode: 'plaintext' }), clock.now());
+  const parameters = new URLSearchParams(timed ? { ...query, ...wrong } : {});
+  const { hostname, port } = new URL(url);
+  const socket = createConnection({ host: hostname, port: Number(port) });
+  // All of the head, and nothing of the body that it announces.
+  socket.write(`POST ${path}?${parameters} HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n`);
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  socket.destroy();
+  expect(answer.toString()).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
 });
 
 test('strangers fill neither the log nor what is remembered of it', async () => {
@@ -433,8 +455,8 @@ describe('a platform', () => {
   test.each<[string, () => Promise<void>, number]>([
     ['rejects', () => Promise.reject(new Error('Redis is away')), PATIENT_MS],
     ['does not answer', () => new Promise(() => undefined), 50],
-  ])('a ticket is pushed again while what keeps it %s', async (_name, keep, admitTimeoutMs) => {
-    const { post } = await startPushes({ componentEvents: recordEvents(keep), admitTimeoutMs });
+  ])('a ticket is pushed again while what keeps it %s', async (_name, keep, admitTotalMs) => {
+    const { post } = await startPushes({ componentEvents: recordEvents(keep), admitTotalMs });
     const answer = await post(`/weixin/${COMPONENT_ID}`, event('component_verify_ticket', TICKET), sender);
     expect(answer.status).toBe(503);
     expect(JSON.stringify(lines)).not.toContain('SECRET');
@@ -553,6 +575,21 @@ describe("the operator's own handler", () => {
     );
     expect(observed.map(({ status }) => status)).toEqual([200, 200, 403, 404, 503, 200, 503]);
     expect(handler.requests).toHaveLength(1);
+  });
+
+  test('has what Redis has left of the time', async () => {
+    const { post } = await startPushes({
+      ...forwardTo(handler.url, 2_000),
+      admit: async (jobs) => {
+        await sleep(1_800);
+        return jobs.map(() => 'accepted' as const);
+      },
+    });
+    handler.answer = () => undefined;
+    const startedAt = performance.now();
+    expect((await post(`/weixin/${APP_ID}`, image())).status).toBe(504);
+    // Not 1,800 and then 2,000.
+    expect(performance.now() - startedAt).toBeLessThan(3_600);
   });
 
   test('gets what is signed and can not be read; without one that is a 400', async () => {

@@ -50,24 +50,45 @@ const MAX_PARAMETER_LENGTH = 256;
  */
 export function judgePush(request: PushRequest, expected: PushExpectation, now: Clock): PushVerdict {
   if (expected.type === 'cloud') return judgeCloudPush(request);
-  const stamp = stampOf(request, now());
-  if (typeof stamp === 'string') return forbidden(stamp);
-  const { token, mustBeEncrypted } = expected.settings;
-  const signed = [token.reveal(), stamp.timestamp, stamp.nonce];
-  const { signature, echostr, encrypt_type: encryption, msg_signature: encryptedSignature } = request.query;
-
-  if (request.method === 'GET') {
-    if (!isSignatureOf(signature, signed)) return forbidden('wrong signature');
+  const refused = refusalOfHead(request, expected, now);
+  if (refused !== undefined) return refused;
+  const { token } = expected.settings;
+  const { timestamp, nonce, echostr } = request.query;
+  if (request.method === 'GET')
     return isParameter(echostr) ? { type: 'verification', echostr } : malformed('no echostr');
-  }
-  if (encryption === 'aes' || encryptedSignature !== undefined) return openPush(request, expected, signed);
-  if (mustBeEncrypted) return forbidden('not encrypted, although the mode of this app is compatible or safe');
-  if (!isSignatureOf(signature, signed)) return forbidden('wrong signature');
+  if (isEncrypted(request)) return openPush(request, expected, [token.reveal(), String(timestamp), String(nonce)]);
   const parsed = parsePushFields(request.body);
   // The clear fields beside it are not signed: anybody in between may have written them.
   if (parsed.ok && 'Encrypt' in parsed.fields) return forbidden('encrypted, without a signature of what is encrypted');
   return messageOf(parsed);
 }
+
+/**
+ * Tells whether a request is refused whatever its body is: for its time, for a wrong signature, or because it is not
+ * encrypted. The signature of what is encrypted can't be told without it.
+ */
+export function refusalOfHead(
+  request: Omit<PushRequest, 'body'>,
+  expected: PushExpectation,
+  now: Clock,
+): PushVerdict | undefined {
+  if (expected.type === 'cloud') return undefined;
+  const stamp = stampOf(request, now());
+  if (typeof stamp === 'string') return forbidden(stamp);
+  const { token, mustBeEncrypted, encodingAesKey }: PushSettings = expected.settings;
+  if (request.method !== 'GET' && isEncrypted(request))
+    return encodingAesKey === undefined ? forbidden(NO_KEY) : undefined;
+  if (request.method !== 'GET' && mustBeEncrypted)
+    return forbidden('not encrypted, although the mode of this app is compatible or safe');
+  const signed = [token.reveal(), stamp.timestamp, stamp.nonce];
+  return isSignatureOf(request.query['signature'], signed) ? undefined : forbidden('wrong signature');
+}
+
+function isEncrypted({ query }: Pick<PushRequest, 'query'>): boolean {
+  return query['encrypt_type'] === 'aes' || query['msg_signature'] !== undefined;
+}
+
+const NO_KEY = 'encrypted, and no encodingAesKey is configured for this app: add it to its push settings';
 
 /** In compatible and safe mode what is encrypted counts, and only that. */
 function openPush(
@@ -76,8 +97,7 @@ function openPush(
   signed: readonly string[],
 ): PushVerdict {
   const { encodingAesKey }: PushSettings = settings;
-  if (encodingAesKey === undefined)
-    return forbidden('encrypted, and no encodingAesKey is configured for this app: add it to its push settings');
+  if (encodingAesKey === undefined) return forbidden(NO_KEY);
   const envelope = parsePushFields(body);
   if (!envelope.ok) return malformed(envelope.reason);
   const encrypt = textIn(envelope.fields, 'Encrypt')?.trim();
@@ -101,7 +121,10 @@ function judgeCloudPush({ method, headers, body }: PushRequest): PushVerdict {
   return messageOf(parsed);
 }
 
-function stampOf({ query }: PushRequest, now: number): { readonly timestamp: string; readonly nonce: string } | string {
+function stampOf(
+  { query }: Pick<PushRequest, 'query'>,
+  now: number,
+): { readonly timestamp: string; readonly nonce: string } | string {
   const { timestamp, nonce } = query;
   if (!isParameter(timestamp) || !/^\d{10}$/.test(timestamp)) return 'no timestamp';
   if (!isParameter(nonce)) return 'no nonce';

@@ -1,0 +1,45 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../abort.ts';
+import { type RedisClient, untilReady } from '../redis/connect.ts';
+
+/** Runs what needs Redis, and runs it again while Redis is away, until the signal aborts. It must be harmless to repeat. */
+export type Patiently = <T>(work: () => Promise<T>, signal: AbortSignal) => Promise<T>;
+
+/** Between two tries: a connection that has just broken may not be known to be so. */
+const PAUSE_MS = 50;
+/** Some KiB each. */
+const MAX_WAITING = 5_000;
+
+/** What a Redis says that will take it in a moment; anything else that it says is its last word. */
+const PASSING = /^(?:READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS)/;
+
+/**
+ * Patience for those who are not asked a second time: WeChat pushes a message three times, and nobody knows how soon after an
+ * error. The longer one push waits, the longer an outage of Redis may last.
+ *
+ * Of too many that wait at once the rest is refused at once, so that memory is bounded.
+ */
+export function createPatience(redis: RedisClient, maxWaiting = MAX_WAITING): Patiently {
+  let waiting = 0;
+  return async (work, signal) => {
+    if (waiting >= maxWaiting) throw new Error('too many wait for Redis');
+    waiting += 1;
+    try {
+      for (;;) {
+        try {
+          await untilReady(redis, signal);
+          return await orAbort(work(), signal);
+        } catch (error) {
+          if (signal.aborted || isLastWord(error)) throw error;
+          await sleep(PAUSE_MS, undefined, { signal });
+        }
+      }
+    } finally {
+      waiting -= 1;
+    }
+  };
+}
+
+function isLastWord(error: unknown): boolean {
+  return error instanceof Error && error.name === 'ReplyError' && !PASSING.test(error.message);
+}
