@@ -21,6 +21,7 @@ import { type HealthRoutesOptions, healthRoutes } from './health-routes.ts';
 import { type MediaRoutesOptions, mediaRoutes } from './media-routes.ts';
 import { describeRoutes } from './openapi.ts';
 import { refuseOtherMethods } from './other-methods.ts';
+import { refuseEncodedBodies } from './plain-bodies.ts';
 import { sendProblem } from './problem.ts';
 import { requestIdOf } from './request-id.ts';
 import { noteStart, spentMs } from './request-time.ts';
@@ -111,6 +112,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       headersTimeout: limits.headersTimeoutMs,
       connectionsCheckingInterval: limits.checkEveryMs,
       maxHeaderSize: MAX_HEADER_BYTES,
+      // We say so ourselves, and as a problem.
+      requireHostHeader: false,
     },
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     // What comes on a connection that still stands is answered; then it is closed.
@@ -122,6 +125,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   let closing = false;
   app.server.maxConnections = limits.maxConnections;
   const connections = watchConnections(app.server);
+  // Node would answer 417 without a word. One may leave out of account what is expected, and answer as ever.
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response));
 
   answerTheUnexpected(app, log, seldom);
   app.addHook('onRequest', async (request, reply) => {
@@ -129,6 +134,9 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     setCommonHeaders(reply);
     // fastify's onResponse is not called when the caller has gone.
     reply.raw.once('close', () => observe(request, reply));
+    if (request.raw.httpVersion === '1.1' && request.headers.host === undefined) {
+      return sendProblem(reply, { status: 400, detail: 'a Host header is expected' });
+    }
     if (request.raw.rawHeaders.length <= 2 * MAX_HEADERS) return undefined;
     return sendProblem(reply, { status: 431, detail: `at most ${MAX_HEADERS} headers are taken` });
   });
@@ -192,6 +200,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
           });
         }
         // Behind the guard and the limit: what they refuse takes no memory.
+        v1.addHook('preParsing', refuseEncodedBodies);
         v1.addHook('preParsing', createBodyBudget(BODY_LIMIT_BYTES));
         mediaRoutes(v1, {
           ...given.media,

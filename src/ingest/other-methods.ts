@@ -1,7 +1,9 @@
-import type { FastifyInstance, HTTPMethods } from 'fastify';
+import { METHODS as NODE_METHODS } from 'node:http';
+import type { FastifyInstance } from 'fastify';
 import { sendProblem } from './problem.ts';
 
-const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+/** All that node lets through: a CONNECT it ends by itself. */
+const METHODS = NODE_METHODS.filter((method) => method !== 'CONNECT');
 
 /**
  * Answers 405 to the methods that a path does not know; fastify by itself would say that the path is not there.
@@ -9,6 +11,9 @@ const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 
  * @returns what adds them: to be called when all routes are registered.
  */
 export function refuseOtherMethods(app: FastifyInstance): () => void {
+  for (const method of METHODS) {
+    if (!app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true });
+  }
   const urls = new Set<string>();
   app.addHook('onRoute', ({ url }) => void urls.add(url));
   return () => {

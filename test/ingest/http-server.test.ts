@@ -74,6 +74,7 @@ describe('every problem is told as problem+json', () => {
     ['another method with a body', '/v1/media', { method: 'PUT', body: '{}', status: 405 }],
     ['another method of a path with parts', `/v1/media/${APP_ID}/x`, { method: 'DELETE', status: 405 }],
     ['another method of what is open', '/healthz', { method: 'POST', body: 'x', status: 405 }],
+    ['a method that hardly anybody knows', '/v1/media', { method: 'PROPFIND', status: 405 }],
     ['a path with a wrong escape', '/v1/media/%zz/x', { status: 400 }],
     ['a broken body', '/v1/media', { method: 'POST', body: '{"v":1,', status: 400 }],
     ['no body', '/v1/media', { method: 'POST', body: '', status: 400 }],
@@ -93,6 +94,20 @@ describe('every problem is told as problem+json', () => {
     expect(problem).toMatchObject({ type: 'about:blank', status });
   });
 
+  test.each(['gzip', 'br', 'identity, gzip'])('a body in %s is refused before it is read', async (encoding) => {
+    const response = await ingest.post('/v1/media', testJob(), { headers: { 'content-encoding': encoding } });
+    expect(response.headers.get('accept-encoding')).toBe('identity');
+    expect(await problemIn(response)).toMatchObject({
+      status: 415,
+      detail: expect.stringContaining('Content-Encoding'),
+    });
+  });
+
+  test.each(['identity', 'Identity', ''])('a body in %j is taken', async (encoding) => {
+    const response = await ingest.post('/v1/media', testJob(), { headers: { 'content-encoding': encoding } });
+    expect(response.status).toBe(202);
+  });
+
   test('a 405 says which methods there are', async () => {
     const response = await ingest.ask(`/v1/media/${APP_ID}/x`, { method: 'POST', body: '{}' });
     expect(response.headers.get('allow')).toBe('GET, HEAD');
@@ -105,6 +120,9 @@ describe('every problem is told as problem+json', () => {
       413,
     ],
     ['no HTTP', 'hello\r\n\r\n', 400],
+    ['no host', 'GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n', 400],
+    ['a TRACE', 'TRACE /v1/media HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n', 405],
+    ['a wish that nobody knows', `${HEAD}expect: tea\r\ncontent-length: 1\r\nconnection: close\r\n\r\n{`, 400],
     ['a TLS handshake', Buffer.from('16030100c8010000c40303', 'hex'), 400],
     ['two lengths', `${HEAD}content-length: 1\r\ncontent-length: 2\r\n\r\nxx`, 400],
     ['a length and chunks', `${HEAD}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`, 400],
