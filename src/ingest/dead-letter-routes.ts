@@ -194,7 +194,8 @@ export function deadLetterRoutes(app: FastifyInstance, options: DeadLetterRoutes
     const sums = { dryRun, outcome, dryOutcome, letters: found.slice(0, limit), more: found.length > limit };
     const done = await workThrough(sums, each, AbortSignal.any([stop, goneSignal(reply)]));
     const { items: _items, ...counts } = done;
-    log.info({ requestId: reply.request.id, by: wanted.by, ...counts }, `dead letters ${outcome}`);
+    const { by = 'api' } = wanted;
+    log.info({ requestId: reply.request.id, by, filter, all, limit, ...counts }, `dead letters ${outcome}`);
     return done;
   }
 }

@@ -292,6 +292,21 @@ describe.each([
     expect(await answer(path, { all: true })).toMatchObject({ [outcome]: 1, skipped: {} });
   });
 
+  test('leaves a line in the log of who did it, to which, and what came of it', async () => {
+    const job = recentJob();
+    await bury(job);
+    await answer(path, { app: APP_ID, since: '2026-01-01T00:00:00Z', limit: 7, by: 'Li Lei' });
+    const [line = ''] = ingest.log().match(/.*"dead letters .*/g) ?? [];
+    expect(JSON.parse(line)).toMatchObject({
+      by: 'Li Lei',
+      filter: { appId: APP_ID, since: Date.UTC(2026, 0, 1) },
+      all: false,
+      limit: 7,
+      matched: 1,
+      [outcome]: 1,
+    });
+  });
+
   test.each(['__proto__', 'constructor'])('a body with %s is refused', async (name) => {
     const job = recentJob();
     await bury(job);
