@@ -72,9 +72,6 @@ export function mediaRoutes(app: FastifyInstance, options: MediaRoutesOptions): 
         answers: { 202: { says: 'Queued, durably, but for those that are rejected.', schema: admissionSchema } },
         problems: {
           400: 'no JSON, or nothing but rejected jobs, which are listed as in the answer 202',
-          413: 'a body of more than 2 MiB',
-          415: 'a body that is not application/json',
-          429: 'more requests a second than API_RATE_LIMIT',
           503: 'Redis does not take them now: send the same request again later',
         },
       }),

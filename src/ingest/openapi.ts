@@ -19,6 +19,11 @@ const CONTENT_SECURITY_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
+const DESCRIPTION = `Hands WeChat media in to be archived, tells where they are, and replays what could not be saved.
+
+WeChat itself can push messages to \`/weixin/{appId}\`, and the events of a third-party platform to
+\`/weixin/component/{componentAppId}\`: they are signed, ask for no token, and are described in \`docs/message-push.md\`.`;
+
 /**
  * Describes the routes that are registered after it, at `/openapi.json` and as a page at `/docs`. Both are open: they hold
  * nothing but what is in the source.
@@ -33,7 +38,7 @@ export async function describeRoutes(app: FastifyInstance): Promise<void> {
       info: {
         title: 'weixin-media-archiver',
         version: VERSION,
-        description: 'Hands WeChat media in to be archived, tells where they are, and replays what could not be saved.',
+        description: DESCRIPTION,
         license: { name: 'MIT', identifier: 'MIT' },
       },
       servers: [{ url: '/' }],
@@ -45,7 +50,9 @@ export async function describeRoutes(app: FastifyInstance): Promise<void> {
     routePrefix: '/docs',
     staticCSP: CONTENT_SECURITY_POLICY,
     // It would send the address of the document to a host that is not ours.
-    uiConfig: { validatorUrl: null },
+    // The other layout has a bar with the sign of Swagger UI, and a box that loads documents from anywhere.
+    uiConfig: { validatorUrl: null, layout: 'BaseLayout' },
+    theme: { title: 'weixin-media-archiver', favicon: [] },
   });
 }
 
@@ -74,11 +81,24 @@ const problemSchema = z.looseObject({
   requestId: z.string().optional(),
 });
 
+const GUARD_PROBLEMS = {
+  401: 'no right token',
+  429: 'more requests a second than API_RATE_LIMIT, or many wrong tokens from this address',
+};
+
+const BODY_PROBLEMS = {
+  413: 'a body of more than 2 MiB',
+  415: 'a body that is not application/json, or is compressed',
+};
+
 /** Puts what a route is into the words of OpenAPI. */
 export function described({ summary, description, tag, scope, ...route }: RouteDescription): FastifySchema {
   const { params, query, body, answers, problems = {} } = route;
-  const guarded = scope === undefined ? {} : { 401: 'no right token', 403: `a token without the scope ${scope}` };
-  const all = { ...guarded, ...problems };
+  const all = {
+    ...(scope === undefined ? {} : { ...GUARD_PROBLEMS, 403: `a token without the scope ${scope}` }),
+    ...(body === undefined ? {} : BODY_PROBLEMS),
+    ...problems,
+  };
   return {
     summary,
     ...(description === undefined ? {} : { description }),
@@ -107,8 +127,17 @@ export function described({ summary, description, tag, scope, ...route }: RouteD
   };
 }
 
+/** Else a page would make one up from the pattern, which is of any year. */
+const EXAMPLE_TIME = '2026-06-15T12:00:00Z';
+
 /** What comes out of a schema: where a text is turned into a number, that says more than the text. */
 function jsonSchemaOf(schema: z.ZodType): object {
-  const { $schema: _, ...json } = z.toJSONSchema(schema, { io: 'output', unrepresentable: 'any' });
+  const { $schema: _, ...json } = z.toJSONSchema(schema, {
+    io: 'output',
+    unrepresentable: 'any',
+    override: ({ jsonSchema }) => {
+      if (jsonSchema.format === 'date-time') jsonSchema.examples = [EXAMPLE_TIME];
+    },
+  });
   return json;
 }

@@ -6,7 +6,7 @@ export type Parsed<T> = { readonly ok: true; readonly value: T } | { readonly ok
 
 const MAX_MISTAKES = 20;
 
-/** Parses the body of a request, or says with a 400 what is wrong with it, without repeating it. */
+/** Parses the body of a request, or says with a 400 what is wrong with it; of what was sent only the names of fields. */
 export function parsedBody<T>(schema: z.ZodType<T>, body: unknown): Parsed<T> {
   return parsed(schema, body, 'the body is not what it should be');
 }

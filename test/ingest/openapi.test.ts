@@ -1,10 +1,12 @@
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openIngest, type TestIngest } from '../support/ingest.ts';
+import { testJob } from '../support/jobs.ts';
 import { openTestRedis, type TestRedis } from '../support/redis.ts';
 
 interface Document {
   readonly openapi: string;
+  readonly info: { readonly description: string };
   readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
 }
 
@@ -87,6 +89,31 @@ describe('the document', () => {
     ]);
   });
 
+  test('says where a body may be refused, and where a token', () => {
+    for (const operations of Object.values(document.paths)) {
+      for (const { security, responses, requestBody } of Object.values(operations)) {
+        const has = (...statuses: number[]): boolean[] => statuses.map((status) => `${status}` in responses);
+        expect(has(401, 403, 429)).toEqual(Array(3).fill(security !== undefined));
+        expect(has(413, 415)).toEqual(Array(2).fill(requestBody !== undefined));
+      }
+    }
+    for (const path of Object.keys(document.paths).filter((name) => name.startsWith('/v1/'))) {
+      expect(Object.values(document.paths[path] ?? {})[0]?.responses).toHaveProperty('503');
+    }
+  });
+
+  test('has an example of receivedAt that is taken', async () => {
+    const body = document.paths['/v1/media']?.['post']?.requestBody?.content['application/json']?.schema;
+    const [job] = (body?.['anyOf'] ?? []) as { properties: { receivedAt: { examples: string[] } } }[];
+    const [receivedAt = ''] = job?.properties.receivedAt.examples ?? [];
+    await ingest.ready();
+    expect((await ingest.post('/v1/media', testJob({ receivedAt }))).status).toBe(202);
+  });
+
+  test('tells of the addresses for WeChat, which are not among its routes', () => {
+    expect(document.info.description).toMatch(/\/weixin\/\{appId\}[\s\S]*docs\/message-push\.md/);
+  });
+
   test('has every filter of the list as a parameter, and none of them must be given', () => {
     const parameters = document.paths['/v1/dead-letters']?.['get']?.parameters ?? [];
     expect(parameters.map(({ name }) => name).toSorted()).toEqual([
@@ -112,7 +139,7 @@ describe('the page', () => {
     expect(policy).not.toMatch(/https?:|\*|script-src[^;]*unsafe/);
     const html = await page.text();
     const loaded = [...html.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, path = '']) => path);
-    expect(loaded.length).toBeGreaterThan(4);
+    expect(loaded.length).toBeGreaterThan(3);
     // An inline script would be refused by the policy.
     expect(html).not.toMatch(/<script(?![^>]*\bsrc=)/);
     for (const path of loaded) {
@@ -123,6 +150,10 @@ describe('the page', () => {
     }
     const initializer = await (await fetch(`${ingest.url}/docs/static/swagger-initializer.js`)).text();
     expect(initializer).toMatch(/validatorUrl"?:\s*null/);
+    // Without the bar of Swagger UI.
+    expect(initializer).toMatch(/layout"?:\s*"BaseLayout"/);
+    expect(html).toMatch(/<title>weixin-media-archiver<\/title>/);
+    expect(html).not.toMatch(/favicon/);
     expect(await (await fetch(`${ingest.url}/docs/json`)).json()).toEqual(document);
   });
 });
