@@ -3,6 +3,7 @@ import type { Logger } from '../log.ts';
 import { appIdSchema, type MediaJob } from '../media/media-job.ts';
 import { mediaJobsFromMessage } from '../media/message-media.ts';
 import type { JobAdmission } from '../queue/door.ts';
+import { redisTrouble } from '../redis/redis-trouble.ts';
 import { type Clock, iso, MINUTE, SECOND } from '../time.ts';
 import type { Account, Component } from '../weixin/credentials/account.ts';
 import type { ComponentEvents } from '../weixin/credentials/component-events.ts';
@@ -286,7 +287,8 @@ export function createPushReceiver(parts: PushParts): PushReceiver {
 
 /** In a word: an outage is no defect, and its stack helps nobody. */
 function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message.slice(0, 200) : String(error);
+  // Other words may quote what was sent.
+  return redisTrouble(error) ?? (error instanceof Error ? error.name : typeof error);
 }
 
 /** Whose signature counts: what else stands in an address is anybody's until a push to it is signed. */
