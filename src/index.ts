@@ -173,7 +173,7 @@ export function createMediaProducer(options: MediaProducerOptions): MediaProduce
       await orAbort(untilListening(), limit);
       return await orAbort(question(limit), limit);
     } catch (error) {
-      if (error === closing.signal.reason) throw new ProducerClosedError(CLOSED);
+      if (closing.signal.aborted) throw new ProducerClosedError(CLOSED);
       if (isMistake(error)) throw error;
       mayBeDeaf ||= limit.aborted;
       const message = limit.aborted ? `Redis did not answer within ${timeoutMs} ms` : refused;

@@ -266,8 +266,16 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   }
 
   /** What is known of authorisations stays while Redis does not tell; the jobs of others go on. */
-  function refreshBook(): Promise<void> {
-    return book.refresh().catch((error: unknown) => observe({ type: 'fault', where: 'accounts', error }));
+  async function refreshBook(): Promise<void> {
+    try {
+      for (const appId of await book.refresh()) {
+        // What the platform that it has left said of it counts no more.
+        if (gates.closed(appId)?.reason !== 'authorization-withdrawn' || !(await gates.open(appId))) continue;
+        observe({ type: 'gate-opened', appId });
+      }
+    } catch (error) {
+      observe({ type: 'fault', where: 'accounts', error });
+    }
   }
 
   async function checkStore(): Promise<void> {

@@ -40,6 +40,7 @@ import { StartupError } from './startup-error.ts';
 
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 const STORE_CONNECTIONS = 16;
+const never = new AbortController().signal;
 /** WeChat itself waits 5 s. */
 const PUSH_TIMEOUT_MS = 5 * SECOND;
 /** For what platforms ask WeChat, a few times an hour. */
@@ -126,7 +127,8 @@ export async function runIngest(
   const pushes = pushRoutes({
     accounts: book,
     components,
-    admit: (jobs) => pushDoor.admitEach(jobs, stop),
+    // Not `stop`: what is under way then ends, and Redis is closed after it.
+    admit: (jobs) => pushDoor.admitEach(jobs, never),
     patiently: createPatience(redis),
     componentEvents,
     ...(forward === undefined ? {} : { forward }),

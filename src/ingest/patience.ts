@@ -11,7 +11,7 @@ const PAUSE_MS = 50;
 const MAX_WAITING = 5_000;
 
 /** What a Redis says that will take it in a moment; anything else that it says is its last word. */
-const PASSING = /^(?:READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS)/;
+const PASSING = /^(?:READONLY|LOADING|BUSY |UNKILLABLE|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS)/;
 
 /**
  * Patience for those who are not asked a second time: WeChat pushes a message three times, and nobody knows how soon after an
@@ -24,14 +24,18 @@ export function createPatience(redis: RedisClient, maxWaiting = MAX_WAITING): Pa
   return async (work, signal) => {
     if (waiting >= maxWaiting) throw new Error('too many wait for Redis');
     waiting += 1;
+    /** What it was waited for. */
+    let trouble: unknown;
     try {
       for (;;) {
         try {
           await untilReady(redis, signal);
           return await orAbort(work(), signal);
         } catch (error) {
-          if (signal.aborted || isLastWord(error)) throw error;
-          await sleep(PAUSE_MS, undefined, { signal });
+          if (isLastWord(error)) throw error;
+          if (signal.aborted) throw trouble ?? error;
+          trouble = error;
+          await sleep(PAUSE_MS);
         }
       }
     } finally {
@@ -41,5 +45,6 @@ export function createPatience(redis: RedisClient, maxWaiting = MAX_WAITING): Pa
 }
 
 function isLastWord(error: unknown): boolean {
+  if (error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError) return true;
   return error instanceof Error && error.name === 'ReplyError' && !PASSING.test(error.message);
 }

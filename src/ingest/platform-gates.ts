@@ -16,7 +16,7 @@ const CURED_BY_AUTHORIZATION: ReadonlySet<GateReason> = new Set<GateReason>([
 export function platformGates(
   gates: Gates,
   authorizations: Pick<Authorizations, 'read'>,
-  accounts: Pick<AccountBook, 'list'>,
+  accounts: Pick<AccountBook, 'find' | 'list' | 'refresh'>,
   onOpened: (appId: string) => void,
 ): Pick<ComponentEventsParts, 'onTicket' | 'onAuthorized' | 'onWithdrawn'> {
   async function openWhere(isCured: (appId: string, reason: GateReason) => boolean): Promise<void> {
@@ -35,9 +35,11 @@ export function platformGates(
     onWithdrawn: async (component, appId) => {
       const reason = 'authorization-withdrawn';
       await gates.close(appId, reason, failure(reason, { detail: `it has withdrawn it from ${component.appId}` }));
-      // It may have authorised it anew meanwhile, which another process was told.
-      const known = await authorizations.read(component, appId);
-      if (known?.status === 'authorized' && (await gates.open(appId))) onOpened(appId);
+      // It may have authorised this or another platform meanwhile, which another process was told.
+      const [known] = await Promise.all([authorizations.read(component, appId), accounts.refresh()]);
+      const account = accounts.find(appId);
+      const isServedElsewhere = account !== undefined && !isServedBy(account, component);
+      if ((known?.status === 'authorized' || isServedElsewhere) && (await gates.open(appId))) onOpened(appId);
     },
   };
 }

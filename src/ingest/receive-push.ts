@@ -21,7 +21,7 @@ import type { Patiently } from './patience.ts';
 import { BAD_REQUEST, FAILED, FORBIDDEN, NOT_FOUND, type PushAnswer, SUCCESS, UNAVAILABLE } from './push-answer.ts';
 import { createRecently } from './recently.ts';
 
-/** Until Redis has taken it, of the 5 s that WeChat waits from the first byte: what is later comes again. */
+/** Until Redis has taken it, from the head of a push on, of the 5 s that WeChat waits: what is later comes again. */
 const ADMIT_TOTAL_MS = 4 * SECOND;
 /** One line for each app and reason: anybody can send what is refused, and an outage makes all pushes alike. */
 const LOG_EVERY_MS = MINUTE;
@@ -64,7 +64,7 @@ export interface PushParts {
   readonly observe?: (event: PushEvent) => void;
   /** Waits for a Redis that is away. Default: nobody does. */
   readonly patiently?: Patiently;
-  /** From the first byte of a push until Redis has taken it. Default 4 s. */
+  /** From the head of a push until Redis has taken it. Default 4 s. */
   readonly admitTotalMs?: number;
 }
 
@@ -107,7 +107,7 @@ export interface PushReceiver {
  */
 export function createPushReceiver(parts: PushParts): PushReceiver {
   const { accounts, components, admit, componentEvents, forward, now, log } = parts;
-  const { patiently = (work) => work(), admitTotalMs = ADMIT_TOTAL_MS } = parts;
+  const { patiently = (work, signal) => orAbort(work(), signal), admitTotalMs = ADMIT_TOTAL_MS } = parts;
   const logged = createRecently(LOG_EVERY_MS, MAX_LOG_KEYS, now);
   const seen = createRecently(SEEN_FOR_MS, MAX_SEEN, now);
 
@@ -235,7 +235,7 @@ export function createPushReceiver(parts: PushParts): PushReceiver {
   /** The work goes on when its time is up: it is repeated by the next push, and that is harmless. */
   async function inTime<T>({ spentMs }: ReceivedPush, work: () => Promise<T>): Promise<T> {
     using limit = timeLimit(never, Math.max(0, admitTotalMs - spentMs()));
-    return await orAbort(patiently(work, limit.signal), limit.signal);
+    return await patiently(work, limit.signal);
   }
 
   /** A media is at most as old as its message is on its way: a clock that is behind must not keep it out. */

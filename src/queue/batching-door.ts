@@ -95,6 +95,7 @@ export function createBatchingDoor(door: Pick<Door, 'admitEach'>, timeoutMs: num
 
   return {
     admitEach: async (inputs, signal) => {
+      signal.throwIfAborted();
       using limit = timeLimit(signal, timeoutMs);
       const { promise, resolve, reject } = Promise.withResolvers<readonly JobAdmission[]>();
       const caller: Caller = { inputs, resolve, reject };

@@ -109,13 +109,11 @@ function openLane(
     } catch (error) {
       if (!isCounterError(error)) throw error;
       const [key, active] = [backend.toKey(job.id), backend.toKey('active')];
-      await redis
-        .multi()
-        .hset(key, { ats: job.starts, atm: job.returns })
-        .set(`${key}:lock`, job.token, 'PX', options.lockDuration)
-        .lrem(active, 0, job.id)
-        .lpush(active, job.id)
-        .exec();
+      const { starts, returns, token, id } = job;
+      const arguments_ = [starts, returns, token, options.lockDuration, id];
+      // In no state for a moment, it may have been taken for one that was left half-way, and added anew.
+      if ((await redis.eval(PUT_BACK_ACTIVE, 3, key, `${key}:lock`, active, ...arguments_)) !== 1)
+        throw new LockLostError(`${id} is no longer ours`);
       await ofOurs(step);
     }
   }
@@ -249,6 +247,14 @@ return 1`;
  * BullMQ counts the rescues of a job after it has taken it out of the active ones: on a count that somebody has overwritten
  * it would break there, and the job would be nowhere.
  */
+const PUT_BACK_ACTIVE = `
+if redis.call('HEXISTS', KEYS[1], 'ats') == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'ats', ARGV[1], 'atm', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+redis.call('LREM', KEYS[3], 0, ARGV[5])
+redis.call('LPUSH', KEYS[3], ARGV[5])
+return 1`;
+
 const MEND_RESCUE_COUNTS = `
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local count = redis.pcall('HGET', ARGV[1] .. id, 'stc')

@@ -33,7 +33,8 @@ return dropped`;
  *
  * BullMQ's script that adds a job writes its hash first. Where a later step is refused (by the rights of the Redis user, or
  * by a key that somebody has overwritten), the hash stays and the job waits nowhere; whoever adds it again is told that it is
- * there already. Every other move of a job is one script that ends in a state. Rejects where a state can't be read.
+ * there already. Every other move of a job is one script that ends in a state, but for one that breaks on a spoilt counter:
+ * whoever has the job then sees that it is gone. Rejects where a state can't be read.
  *
  * @param base what stands before an id in the key of its job, and before the name of a state.
  */

@@ -52,6 +52,29 @@ test('ends with the time it is given, and with what Redis refuses for good', asy
   await expect(patiently(() => redis.get('text'), AbortSignal.timeout(200))).rejects.toThrow();
 });
 
+test('a defect is no outage, and an outage is told as what it was', async () => {
+  const patiently = createPatience(redis);
+  let tries = 0;
+  const defect = patiently(async () => {
+    tries += 1;
+    throw new TypeError('a defect');
+  }, LONG);
+  await expect(defect).rejects.toThrow('a defect');
+  expect(tries).toBe(1);
+  const away = patiently(() => Promise.reject(new Error('0 of 1 replicas have it')), AbortSignal.timeout(300));
+  await expect(away).rejects.toThrow('0 of 1 replicas have it');
+});
+
+test.each(['LOADING', 'READONLY', 'BUSY ', 'NOREPLICAS', 'MASTERDOWN', 'TRYAGAIN'])('%s passes', async (words) => {
+  const patiently = createPatience(redis);
+  let tries = 0;
+  await patiently(async () => {
+    tries += 1;
+    if (tries < 3) throw Object.assign(new Error(`${words} and more`), { name: 'ReplyError' });
+  }, LONG);
+  expect(tries).toBe(3);
+});
+
 test('of too many at once the rest is refused at once, and later ones are not', async () => {
   const patiently = createPatience(redis, 2);
   const held = Promise.withResolvers<void>();

@@ -17,6 +17,12 @@ let corner: TestRedis;
 let gates: Gates;
 let authorizations: Authorizations;
 let opened: string[];
+/** Another platform serves it by now. */
+let movedAway: boolean;
+const elsewhere: Account = {
+  appId: APP_ID,
+  credential: { type: 'authorizer', component: { ...component, appId: 'wxdddddddddddddddd' } },
+};
 let hooks: ReturnType<typeof platformGates>;
 
 beforeEach(async () => {
@@ -28,7 +34,13 @@ beforeEach(async () => {
   opened = [];
   const served: Account = { appId: APP_ID, credential: { type: 'authorizer', component } };
   const other: Account = { appId: OTHER_APP_ID, credential: { type: 'stable_token', secret: new Secret('s') } };
-  hooks = platformGates(gates, authorizations, { list: () => [served, other] }, (appId) => opened.push(appId));
+  const book = {
+    list: () => [served, other],
+    find: (appId: string) => (movedAway && appId === APP_ID ? elsewhere : undefined),
+    refresh: async () => [],
+  };
+  movedAway = false;
+  hooks = platformGates(gates, authorizations, book, (appId) => opened.push(appId));
 });
 afterEach(() => corner[Symbol.asyncDispose]());
 
@@ -64,6 +76,13 @@ test('a withdrawal that is told while the account authorises anew closes nothing
   await hooks.onWithdrawn(component, APP_ID);
   expect(await reasons()).toEqual([]);
   expect(opened).toEqual([APP_ID]);
+});
+
+test('a withdrawal from a platform that serves the account no more closes nothing for long', async () => {
+  await authorizations.withdraw(component, APP_ID, 1);
+  movedAway = true;
+  await hooks.onWithdrawn(component, APP_ID);
+  expect(await reasons()).toEqual([]);
 });
 
 test('the first ticket opens the gates of the accounts of its platform that waited for one', async () => {

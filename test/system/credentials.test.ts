@@ -69,7 +69,7 @@ async function authorize({ simulator, queue, redis, config }: Stack): Promise<vo
     components: config.components,
     tickets: createComponentTickets(redis, keys, Date.now),
     authorizations: createAuthorizations(redis, keys),
-    accounts: { find: () => undefined },
+    accounts: { find: () => undefined, refresh: async () => [] },
     onTicket: async () => undefined,
     onAuthorized: async () => undefined,
     onWithdrawn: async () => undefined,

@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, createConnection } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { simulatedMessage, simulatedPush } from '../../src/demo/weixin/message-push.ts';
+import { newMediaId } from '../../src/demo/weixin/weixin-simulator.ts';
 import { startWorkerProcess, type WorkerProcess } from '../../src/demo/worker-process.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { eventually } from '../support/eventually.ts';
@@ -47,8 +49,11 @@ async function start(more: Record<string, string> = {}): Promise<{ ingest: Worke
 }
 
 /** A request of which all but the last byte has been sent. */
-async function halfARequest(port: number): Promise<{ finish(): void; readonly answer: Promise<string> }> {
-  const body = JSON.stringify(testJob());
+async function halfARequest(
+  port: number,
+  path = '/v1/media',
+  body = JSON.stringify(testJob()),
+): Promise<{ finish(): void; readonly answer: Promise<string> }> {
   const socket = createConnection({ port, host: '127.0.0.1' });
   let text = '';
   socket.on('data', (chunk) => {
@@ -58,7 +63,7 @@ async function halfARequest(port: number): Promise<{ finish(): void; readonly an
   socket.on('close', () => ended.resolve(text));
   socket.on('error', () => undefined);
   socket.write(
-    `POST /v1/media HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\nexpect: 100-continue\r\n\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\nexpect: 100-continue\r\n\r\n`,
   );
   // The server has begun with it.
   await once(socket, 'data');
@@ -83,6 +88,19 @@ describe('SIGTERM', () => {
     expect(answer).toContain('"accepted":1');
     expect(await ingest.exited).toBe(0);
     expect(ingest.log()).not.toContain(TOKEN);
+  });
+
+  test('lets a push under way end with success', async () => {
+    const { ingest, port } = await start({ WEIXIN_PUSH_TOKEN: 'token', WEIXIN_PUSH_MODE: 'plaintext' });
+    const sender = { token: 'token', appId: APP_ID, mode: 'plaintext', format: 'xml' } as const;
+    const message = simulatedMessage('image', { MediaId: newMediaId(), PicUrl: 'http://x' }, Date.now());
+    const { query, body } = simulatedPush(message, sender, Date.now());
+    const half = await halfARequest(port, `/weixin/${APP_ID}?${new URLSearchParams(query)}`, body);
+    ingest.process.kill('SIGTERM');
+    await ingest.said('"msg":"ingest stops"');
+    half.finish();
+    expect(await half.answer).toMatch(/HTTP\/1\.1 200 OK[\s\S]*success/);
+    expect(await ingest.exited).toBe(0);
   });
 
   test('cuts off what has not ended by then', async () => {

@@ -6,8 +6,11 @@ export interface AccountBook {
   find(appId: string): Account | undefined;
   has(appId: string): boolean;
   list(): readonly Account[];
-  /** Looks which apps have authorised a platform since. Rejects when Redis does; what was known stays. */
-  refresh(): Promise<void>;
+  /**
+   * Looks which apps have authorised a platform since. Returns those that have moved from one to another. Rejects when
+   * Redis does; what was known stays.
+   */
+  refresh(): Promise<readonly string[]>;
 }
 
 type Known = Pick<Authorization, 'status' | 'at'> & { readonly component: Component };
@@ -39,19 +42,22 @@ export function createAccountBook(
     has: (appId) => all.has(appId),
     list: () => [...all.values()],
     refresh: async () => {
-      if (components.length === 0) return;
+      if (components.length === 0) return [];
       // Before the book is read: what changes meanwhile is read the next time.
       const versions = await Promise.all(components.map(({ appId }) => authorizations.version(appId)));
-      if (seen === versions.join()) return;
+      if (seen === versions.join()) return [];
+      const moved: string[] = [];
       const authorized = [...(await readBook())].map(([appId, { component }]): [string, Account] => {
         const before = all.get(appId);
         // The same object as before, if nothing has changed: whoever holds it need not notice.
         const isSame = before !== undefined && isServedBy(before, component);
+        if (before !== undefined && !isSame) moved.push(appId);
         return [appId, isSame ? before : { appId, credential: { type: 'authorizer', component } }];
       });
       // What is configured comes last, so that it counts.
       all = new Map([...authorized, ...own]);
       seen = versions.join();
+      return moved.filter((appId) => !own.has(appId));
     },
   };
 }

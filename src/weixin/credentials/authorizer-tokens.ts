@@ -128,8 +128,7 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
   /** Goes on where the last look was broken off: a platform may have more accounts than one call has time for. */
   async function lookUp(component: Component, appId: string, signal: AbortSignal): Promise<Result<Secret | undefined>> {
     const key = keys.listOffset(appId);
-    const from = Number((await redis.get(key)) ?? 0);
-    const walk = { from, offset: from };
+    const walk = { offset: Number((await redis.get(key)) ?? 0) };
     let isDone = false;
     try {
       const found = await withComponentToken(component, appId, signal, (call) =>

@@ -39,9 +39,8 @@ export interface ComponentCall {
   readonly token: Secret;
 }
 
-/** Where a look through the list began, and how far it has come: it may take longer than one call is given. */
+/** How far a look through the list has come: it may take longer than one call is given. */
 export interface ListWalk {
-  readonly from: number;
   offset: number;
 }
 
@@ -119,7 +118,7 @@ export function createComponentApi(endpoint: ApiEndpoint): ComponentApi {
       ),
 
     findRefreshToken: async ({ component, appId, token }, walk, signal) => {
-      for (let wrapped = false; ; ) {
+      for (;;) {
         const { offset } = walk;
         const page = await call(
           'api_get_authorizer_list',
@@ -131,13 +130,9 @@ export function createComponentApi(endpoint: ApiEndpoint): ComponentApi {
         );
         if (!page.ok) return page;
         const { refreshToken, listed, total } = page.value;
-        if (refreshToken !== undefined) return { ok: true, value: refreshToken };
         walk.offset += listed;
         const isEnd = listed === 0 || walk.offset >= total;
-        if (isEnd && (wrapped || walk.from === 0)) return { ok: true, value: undefined };
-        if (isEnd) walk.offset = 0;
-        wrapped ||= isEnd;
-        if (wrapped && walk.offset >= walk.from) return { ok: true, value: undefined };
+        if (refreshToken !== undefined || isEnd) return { ok: true, value: refreshToken };
       }
     },
   };

@@ -32,7 +32,7 @@ export interface ComponentEventsParts {
   readonly tickets: ComponentTickets;
   readonly authorizations: Authorizations;
   /** An app that is configured with a credential of its own is none of a platform's, whatever it has authorised. */
-  readonly accounts: Pick<AccountBook, 'find'>;
+  readonly accounts: Pick<AccountBook, 'find' | 'refresh'>;
   /** A ticket has come. */
   readonly onTicket: (component: Component) => Promise<void>;
   readonly onAuthorized: (component: Component, appId: string) => Promise<void>;
@@ -89,6 +89,8 @@ export function createComponentEvents(parts: ComponentEventsParts): ComponentEve
       withComponent(componentAppId, async (component) => {
         const isNews = await authorizations.withdraw(component, appId, createdAt);
         const known = isNews ? undefined : await authorizations.read(component, appId);
+        // Another process may have been told that another platform serves it.
+        await accounts.refresh();
         if (known?.status === 'authorized' || !isServed(component, appId)) return;
         if (isNews) await forget(appId);
         await onWithdrawn(component, appId);

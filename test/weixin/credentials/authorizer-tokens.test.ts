@@ -52,7 +52,7 @@ beforeEach(async () => {
     components: [component],
     tickets: createComponentTickets(corner.redis, corner.keys, clock.now),
     authorizations: createAuthorizations(corner.redis, corner.keys),
-    accounts: { find: (appId) => (appId === OWN.appId ? OWN : undefined) },
+    accounts: { find: (appId) => (appId === OWN.appId ? OWN : undefined), refresh: async () => [] },
     onTicket: tell('ticket'),
     onAuthorized: tell('authorized'),
     onWithdrawn: tell('withdrawn'),

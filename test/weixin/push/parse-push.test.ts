@@ -60,7 +60,7 @@ describe('XML', () => {
       '<xml><a>&constructor;</a></xml>',
       'XML that is not well-formed',
     ],
-    ['a character that is none', '<xml><a>&#xD800;</a></xml>', 'XML that is not well-formed'],
+    ['a reference that ends nowhere', '<xml><a>&#x41</a></xml>', 'XML that is not well-formed'],
     ['text behind it', '<xml/>x', 'XML that is not well-formed'],
     ['another root behind it', '<xml/><xml/>', 'XML that is not well-formed'],
     ['an end that is missing', '<xml><a>1</a>', 'XML that is not well-formed'],
@@ -146,6 +146,8 @@ test.each([
 
 test('references to control characters are left out', () => {
   expect(read('<xml><a>x&#8;&#x1F;&#0011;y&#10;&#x41;</a></xml>')).toEqual({ a: 'xy\nA' });
+  const odd = '&#xFFFE;&#65535;&#xD800;&#xD83D;&#xDE00;&#x110000;&#99999999;&#x1F600;';
+  expect(read(`<xml><a>${odd}</a></xml>`)).toEqual({ a: '\u{1F600}\u{1F600}' });
 });
 
 test('any bytes give fields or a reason', () => {
