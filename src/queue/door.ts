@@ -27,6 +27,13 @@ export interface RejectedJob {
 /** What became of one job that was handed in. */
 export type JobAdmission = 'accepted' | 'duplicate' | { readonly mistakes: readonly string[] };
 
+/** The apps that jobs may belong to. */
+export interface KnownApps {
+  has(appId: string): boolean;
+  /** Looks for more, where more may come: asked before a job of an unknown one is rejected. */
+  refresh?(): Promise<unknown>;
+}
+
 export interface DoorOptions {
   readonly redis: RedisClient;
   readonly keys: RedisKeys;
@@ -34,7 +41,7 @@ export interface DoorOptions {
   readonly mediaTtlMs: number;
   readonly openId: OpenIdPolicy;
   /** Apps that a job may belong to; `undefined` leaves that to the worker. */
-  readonly apps?: Pick<ReadonlySet<string>, 'has'>;
+  readonly apps?: KnownApps;
   /** How many replicas must hold the jobs before they count as accepted. Default 0. */
   readonly waitReplicas?: number;
   readonly now: Clock;
@@ -99,8 +106,9 @@ export function createDoor(options: DoorOptions): Door {
 
   async function admitEach(inputs: readonly unknown[], signal?: AbortSignal): Promise<readonly JobAdmission[]> {
     const candidates = new Map<string, Candidate>();
-    const parsed = inputs.map((input): string | { readonly mistakes: readonly string[] } => {
-      const one = parseMediaJob(input, now());
+    const jobs = inputs.map((input) => parseMediaJob(input, now()));
+    if (jobs.some((one) => one.ok && apps?.has(one.job.appId) === false)) await apps?.refresh?.();
+    const parsed = jobs.map((one): string | { readonly mistakes: readonly string[] } => {
       if (!one.ok) return { mistakes: one.mistakes };
       const { job } = one;
       if (apps !== undefined && !apps.has(job.appId)) return { mistakes: [`appId: ${job.appId} is not configured`] };

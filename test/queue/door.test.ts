@@ -158,6 +158,24 @@ describe('one call', () => {
     expect((await lanes.lane(laneOf(OTHER_APP_ID)).counts()).waiting).toBe(650);
   });
 
+  test('looks again for an app that it does not know yet, and only then', async () => {
+    const known = new Set([APP_ID]);
+    let looks = 0;
+    const apps = {
+      has: (appId: string) => known.has(appId),
+      refresh: async () => {
+        looks += 1;
+        known.add(OTHER_APP_ID);
+      },
+    };
+    const strict = anotherDoor({ apps });
+    expect(await strict.admit([testJob()])).toEqual(ACCEPTED);
+    expect(looks).toBe(0);
+    expect(await strict.admit([testJob({ appId: OTHER_APP_ID })])).toEqual(ACCEPTED);
+    expect((await strict.admit([testJob({ appId: 'wx9999999999999999' })])).rejected).toHaveLength(1);
+    expect(looks).toBe(2);
+  });
+
   test('refuses an app that is not configured, where the door knows the apps', async () => {
     const strict = anotherDoor({ apps: new Set([APP_ID]) });
     const { accepted, rejected } = await strict.admit([testJob(), testJob({ appId: OTHER_APP_ID })]);
