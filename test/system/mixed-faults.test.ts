@@ -54,7 +54,7 @@ test('of media in every kind of trouble two workers save all that can be saved, 
       ...stack.addMedia(1, { ...asVideo, sizeBytes }),
     ]),
     // Behind a gate that two others close: their last moments come all the same.
-    ...stack.addMedia(5, { appId: OTHER_APP_ID, ageMs: SOON_GIVEN_UP_MS }),
+    ...stack.addMedia(5, { appId: OTHER_APP_ID, ageMs: SOON_GIVEN_UP_MS - 30 * SECOND }),
   ];
   const troubled = [
     ...SPOILING.flatMap(({ action }) => stack.addMedia(1).map(armed('media', action, 1))),

@@ -69,7 +69,8 @@ test('a media that dies while the store takes no letter stays in the queue until
   await stack.queue.door.admit(media.map(jobOf));
   await eventually(() => (logLines(worker, 'could not be settled yet').length >= media.length ? true : undefined));
   expect(logLines(worker, 'given up')).toEqual([]);
-  const lines = (await stack.command(['show', media[0]?.appId ?? '', media[0]?.mediaId ?? '', '--json'])).rows();
+  const name = [media[0]?.appId ?? '', '--', media[0]?.mediaId ?? ''];
+  const lines = (await stack.command(['show', '--json', ...name])).rows();
   expect(lines[0]).toMatchObject({ state: 'delayed' });
   expect(await keysBelow(stack, '')).toEqual([]);
 });
