@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ConfigError, type ConfigMistake, type ConfigNeed, loadConfig, VARIABLES } from '../src/config.ts';
+import { ConfigError, type ConfigMistake, type ConfigNeed, loadConfig } from '../src/config.ts';
+import { VARIABLES } from '../src/config-variables.ts';
 import { Secret } from '../src/secret.ts';
 import type {
   Account,

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
 import { expect, test } from 'vitest';
-import { loadConfig, VARIABLES } from '../src/config.ts';
+import { loadConfig } from '../src/config.ts';
+import { VARIABLES } from '../src/config-variables.ts';
 import { APP_ID, APP_SECRET } from './support/jobs.ts';
 
 const text = readFileSync(new URL('../.env.example', import.meta.url), 'utf8');

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { VARIABLES } from '../src/config.ts';
+import { VARIABLES } from '../src/config-variables.ts';
 import { FAILURES, type FailureCode, FailureError, fail, failure, succeed } from '../src/failure.ts';
 
 const rows = Object.entries(FAILURES);
