@@ -53,7 +53,8 @@ test('of media in every kind of trouble two workers save all that can be saved, 
       ...stack.addMedia(1, { format: 'mp4', sizeBytes }),
       ...stack.addMedia(1, { ...asVideo, sizeBytes }),
     ]),
-    // Behind a gate that two others close: their last moments come all the same.
+    // Behind a gate that two others close: their last moments come all the same. Until then the token faults below may fall
+    // on this app: then nobody asks for a token for up to 5, 10 and 20 s.
     ...stack.addMedia(5, { appId: OTHER_APP_ID, ageMs: SOON_GIVEN_UP_MS - 30 * SECOND }),
   ];
   const troubled = [

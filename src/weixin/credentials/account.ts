@@ -35,7 +35,7 @@ export interface TokenService {
   readonly headers: Readonly<Record<string, Secret>>;
   /** Where the token stands in the JSON that it answers, from the outside in. */
   readonly path: readonly string[];
-  /** Called, once a token, to say that WeChat rejects it. The token itself is not sent. */
+  /** Called to say that WeChat rejects the token, which is not sent. */
   readonly invalidate?: { readonly url: URL; readonly method: 'POST' | 'PUT' | 'DELETE' | 'GET' };
 }
 

@@ -1,7 +1,7 @@
 import { orAbort } from '../../abort.ts';
 import { type Failure, failure, type Result, succeed } from '../../failure.ts';
 import type { RedisKeys } from '../../redis/keys.ts';
-import { type Clock, DAY, MINUTE, type Random, SECOND } from '../../time.ts';
+import { type Clock, MINUTE, type Random, SECOND } from '../../time.ts';
 import type { Account, ExternalCredential } from './account.ts';
 import { type FailedCall, failedCall, rememberedFailure } from './failed-call.ts';
 import type { IssuedToken, TokenRefresh } from './issued-token.ts';
@@ -15,10 +15,10 @@ const USED_SHARE_OF_LIFE = 0.8;
 const REJECTED_AGE_MS = SECOND;
 /** Rejections further apart than this have nothing to do with each other. */
 const REJECTIONS_COUNT_MS = MINUTE;
-/** A service is told of rejections once a token, and of several tokens of an app no sooner than this: rejections flap. */
+/** Of several tokens of an app the service is told no sooner than this after another: rejections flap. */
 const SAY_PAUSE_MS = MINUTE;
-/** Longer than a token lives. */
-const SAID_MS = DAY;
+/** Of the same token no sooner than this: it may have been told because of a flap, and the token may die later. */
+const SAY_AGAIN_MS = 10 * MINUTE;
 
 export type ExternalAccount = Account<ExternalCredential>;
 
@@ -117,13 +117,13 @@ export function createExternalTokens(options: ExternalTokensOptions): ExternalTo
     return failure('external-token-stale');
   }
 
-  /** Tells the service of the rejection, once for the whole fleet. Returns true when it has been told just now. */
+  /** Tells the service of the rejection, one process for the whole fleet. Returns true when it has been told just now. */
   async function tell({ appId, credential: { source } }: ExternalAccount, generation: string): Promise<boolean> {
     if (!('url' in source) || source.invalidate === undefined) return false;
     const said = keys.tokenRejected(appId, generation);
     // A full Redis takes no note of it: then nobody may say it.
     const mayBeSaid = await redis
-      .eval(SAY_ONCE, 2, said, keys.tokenRejections(appId), SAY_PAUSE_MS, SAID_MS)
+      .eval(SAY_ONCE, 2, said, keys.tokenRejections(appId), SAY_PAUSE_MS, SAY_AGAIN_MS)
       .catch(() => 0);
     if (mayBeSaid !== 1) return false;
     const unheard = await sayRejected({ headers: source.headers, invalidate: source.invalidate }, http);
@@ -179,7 +179,7 @@ export function createExternalTokens(options: ExternalTokensOptions): ExternalTo
   return { current, reject };
 }
 
-/** Takes note that a rejection is being told, unless this token's was, or another's of the app a moment ago. */
+/** Takes note that a rejection is being told, unless this token's was lately, or another's of the app a moment ago. */
 const SAY_ONCE = `
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])

@@ -297,6 +297,24 @@ describe('a token that WeChat rejects', () => {
     expect(service.counts.told).toBe(2);
   });
 
+  test('is told anew when the service still gives out the same ten minutes later', async () => {
+    askAndTell();
+    const tokens = bench.tokens();
+    const generation = await generationOf(tokens);
+    service.fault = 'deaf';
+    for (let count = 0; count < 3; count += 1) await tokens.reject(bench.account(), generation, never);
+    expect(service.counts.told).toBe(1);
+    const { redis, keys } = bench.corner;
+    const said = keys.tokenRejected(APP_ID, generation);
+    const leftMs = await redis.pttl(said);
+    expect(leftMs).toBeGreaterThan(9 * MINUTE);
+    expect(leftMs).toBeLessThanOrEqual(10 * MINUTE);
+    // As if they were over.
+    await redis.del(said, keys.tokenRejections(APP_ID));
+    await tokens.reject(bench.account(), generation, never);
+    expect(service.counts.told).toBe(2);
+  });
+
   test('which the service does not hear of is told again after the pause', async () => {
     askAndTell();
     const tokens = bench.tokens();
