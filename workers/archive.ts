@@ -5,6 +5,7 @@ import { orAbort, untilAborted } from '../src/abort.ts';
 import { archiveMedia } from '../src/archive/archive-media.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
+import { announceTo, createOutbox } from '../src/catalog/outbox.ts';
 import type { ConfigWithStore } from '../src/config.ts';
 import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
@@ -98,7 +99,8 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   let payloadCheck: PayloadCheck | undefined;
   const s3Store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
   const store = readBackStore(s3Store, () => payloadCheck === undefined || payloadCheck === 'nothing');
-  const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), now);
+  const announce = announceTo(createOutbox(redis, keys, now));
+  const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), announce, now);
   const hosts = createApiHosts(weixin.apiBaseUrls, elapsed);
   const book = createAccountBook(accounts, components, createAuthorizations(redis, keys));
   const appIds = (): string[] => book.list().map(({ appId }) => appId);
@@ -160,7 +162,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     now,
   });
   const runJob = createRunJob({
-    attempt: (job, signal) => archiveMedia(parts, job, signal),
+    attempt: (job, attempt, signal) => archiveMedia({ ...parts, attempt }, job, signal),
     recover,
     settle,
     markers,

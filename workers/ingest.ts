@@ -1,4 +1,5 @@
 import { orAbort, untilAborted } from '../src/abort.ts';
+import { announceTo, createOutbox } from '../src/catalog/outbox.ts';
 import type { Config } from '../src/config.ts';
 import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
@@ -232,7 +233,10 @@ export async function runIngest(
     if (s3 === undefined || storeConfig === undefined) return undefined;
     const { bucket: name, partSizeBytes } = storeConfig;
     const store = createS3Store({ client: s3, bucket: name, partSizeBytes });
-    return { store, deadLetters: createDeadLetters(store, deadLetterIndex, now) };
+    return {
+      store,
+      deadLetters: createDeadLetters(store, deadLetterIndex, announceTo(createOutbox(redis, keys, now)), now),
+    };
   }
 
   function onRefresh(refresh: TokenRefresh): void {

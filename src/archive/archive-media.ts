@@ -2,13 +2,13 @@ import { FailureError, fail, failure, type Result, succeed } from '../failure.ts
 import type { MediaJob } from '../media/media-job.ts';
 import type { ArchiveStore, Digest, WriteReceipt } from '../store/archive-store.ts';
 import { mayNotLook, PARTS_HELD } from '../store/archive-store.ts';
-import { mediaKey, mediaKeyStem } from '../store/object-keys.ts';
+import { annotationsKey, mediaKey, mediaKeyStem } from '../store/object-keys.ts';
 import { type Clock, iso } from '../time.ts';
 import type { MediaBody } from '../weixin/media-body.ts';
 import type { WeixinClient } from '../weixin/weixin-client.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import { digestStream } from './digest-stream.ts';
-import { contentTypeOf, extensionOf, metadataOf } from './object-metadata.ts';
+import { type Annotations, type AttemptFacts, contentTypeOf, describeObject, extensionOf } from './object-metadata.ts';
 
 /** A media that lies, verified, in the bucket. */
 export interface ArchivedObject {
@@ -16,8 +16,12 @@ export interface ArchivedObject {
   readonly sizeBytes: number;
   readonly sha256: string;
   readonly contentType: string;
-  readonly declaredType?: string;
-  readonly sniffedType?: string;
+  /** As they lie with the object: see `factsOf`. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** What lies apart from it, where its metadata say so. */
+  readonly annotations?: Annotations;
+  /** The store's own, without quotes. */
+  readonly etag?: string;
   /** False when it lay there already. */
   readonly created: boolean;
 }
@@ -28,6 +32,8 @@ export interface ArchiveParts {
   readonly budget: ByteBudget;
   readonly partSizeBytes: number;
   readonly maxBytes: number;
+  /** What the queue knows of this attempt. */
+  readonly attempt?: AttemptFacts;
   readonly now: Clock;
 }
 
@@ -117,33 +123,36 @@ async function store(
 
   const archivedAt = iso(parts.now());
   const named = { key: mediaKey(job, extensionOf(body)), contentType: contentTypeOf(body) };
+  const known = held.ended ? stream.digest() : undefined;
+  const { metadata, annotations } = describeObject(job, body, parts.attempt, archivedAt, known?.sha256);
+  if (annotations !== undefined) {
+    const annotated = await parts.store.writeJson(annotationsKey(job), annotations, signal);
+    if (!annotated.ok) return annotated;
+  }
   let receipt: Result<WriteReceipt>;
-  if (held.ended) {
-    const digest = stream.digest();
-    const metadata = metadataOf(job, body, archivedAt, digest.sha256);
-    receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest }, signal);
+  if (known !== undefined) {
+    receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest: known }, signal);
   } else {
     // What an earlier attempt could not take back because the store was out of reach.
     const abandoned = await parts.store.abandonUploads(`${mediaKeyStem(job)}.`, signal);
     if (!abandoned.ok && !mayNotLook(abandoned.failure)) return abandoned;
-    const metadata = metadataOf(job, body, archivedAt);
     receipt = await parts.store.writeStream(
       { ...named, metadata, chunks: heldThenRest(held.bytes, chunks), digest: stream.digest },
       signal,
     );
   }
   if (!receipt.ok) return receipt;
-  const { created, digest } = receipt.value;
-  return {
-    ok: true,
-    value: {
-      ...named,
-      ...digest,
-      created,
-      ...(body.declaredType === undefined ? {} : { declaredType: body.declaredType }),
-      ...(body.sniffed === undefined ? {} : { sniffedType: body.sniffed.mime }),
-    },
-  };
+  const { created, digest, etag, stored } = receipt.value;
+  return succeed({
+    ...named,
+    ...digest,
+    // What lay there is described by what it says of itself.
+    metadata: stored?.metadata ?? metadata,
+    ...(stored?.contentType === undefined ? {} : { contentType: stored.contentType }),
+    ...(annotations === undefined ? {} : { annotations }),
+    ...(etag === undefined ? {} : { etag }),
+    created,
+  });
 }
 
 interface Held {

@@ -1,8 +1,10 @@
 import { type Result, succeed } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
-import { type ArchiveStore, mayNotLook } from '../store/archive-store.ts';
-import { mediaKeyStem } from '../store/object-keys.ts';
+import { type ArchiveStore, mayNotLook, type StoredObject } from '../store/archive-store.ts';
+import { annotationsKey, mediaKeyStem } from '../store/object-keys.ts';
+import { iso } from '../time.ts';
 import type { ArchivedObject } from './archive-media.ts';
+import { type Annotations, annotationsOf, factsOf } from './object-metadata.ts';
 
 /**
  * Picks up what an attempt of a worker that died has left in the bucket: returns the media if it lies there whole, and
@@ -23,7 +25,18 @@ export async function recoverMedia(
   const found = await store.find(stem, signal);
   if (!found.ok) return mayNotLook(found.failure) ? succeed(undefined) : found;
   if (found.value === undefined) return succeed(undefined);
-  const { key, sizeBytes, metadata, contentType } = found.value;
+  return archivedObject(store, found.value, signal);
+}
+
+/**
+ * Completes what the store tells of an object to what is known of one that has just been archived. `undefined` when it is
+ * gone meanwhile.
+ */
+export async function archivedObject(
+  store: Pick<ArchiveStore, 'digest' | 'readJson'>,
+  { key, sizeBytes, metadata, contentType = 'application/octet-stream', etag }: StoredObject,
+  signal: AbortSignal,
+): Promise<Result<ArchivedObject | undefined>> {
   let sha256 = metadata['sha256'];
   if (sha256 === undefined) {
     const digest = await store.digest(key, signal);
@@ -31,13 +44,22 @@ export async function recoverMedia(
     if (digest.value === undefined) return succeed(undefined);
     sha256 = digest.value.sha256;
   }
-  const declaredType = metadata['source-type'];
+  const facts = factsOf(metadata);
+  let annotations: Annotations | undefined;
+  if (facts?.hasAnnotationsApart === true) {
+    const { appId, mediaId, variant, receivedAt } = facts;
+    const read = await store.readJson(annotationsKey({ appId, mediaId, variant, receivedAt: iso(receivedAt) }), signal);
+    if (!read.ok) return read;
+    annotations = annotationsOf(read.value);
+  }
   return succeed({
     key,
     sizeBytes,
     sha256,
-    contentType: contentType ?? 'application/octet-stream',
+    contentType,
+    metadata,
+    ...(annotations === undefined ? {} : { annotations }),
+    ...(etag === undefined ? {} : { etag }),
     created: false,
-    ...(declaredType === undefined ? {} : { declaredType }),
   });
 }

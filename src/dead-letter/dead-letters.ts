@@ -33,7 +33,16 @@ export interface DeadLetters {
   readonly index: DeadLetterIndex;
 }
 
-export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, now: Clock): DeadLetters {
+/**
+ * @param announce told the new state of each letter, once it lies in the bucket; what it throws is thrown on. Harmless to
+ * repeat.
+ */
+export function createDeadLetters(
+  store: ArchiveStore,
+  index: DeadLetterIndex,
+  announce: (key: string, letter: DeadLetter) => Promise<void>,
+  now: Clock,
+): DeadLetters {
   async function read(key: string, signal: AbortSignal): Promise<Result<DeadLetter | undefined>> {
     const document = await store.readJson(key, signal);
     if (!document.ok || document.value === undefined) return document.ok ? succeed(undefined) : document;
@@ -44,7 +53,9 @@ export function createDeadLetters(store: ArchiveStore, index: DeadLetterIndex, n
 
   async function write(key: string, letter: DeadLetter, signal: AbortSignal): Promise<Result<DeadLetter>> {
     const written = await store.writeJson(key, letter, signal);
-    return written.ok ? succeed(letter) : written;
+    if (!written.ok) return written;
+    await announce(key, letter);
+    return succeed(letter);
   }
 
   return {

@@ -84,7 +84,7 @@ async function runDemo(keep: boolean, limitMs: number, stop: AbortSignal, output
   const environment = await environmentOf(folder.path, redis, s3, simulator);
   const config = loadConfig(environment, ['store', 'accounts']);
   await using queue = await openQueue(config);
-  using opened = openStore({ ...config.store, credentials: EMBEDDED_CREDENTIALS }, queue.deadLetterIndex);
+  using opened = openStore({ ...config.store, credentials: EMBEDDED_CREDENTIALS }, queue);
   stop.throwIfAborted();
   await using workers = startWorkers(environment);
   for (const worker of workers.all) children.add(worker.process);

@@ -69,7 +69,7 @@ export async function showDeadLetter(
 ): Promise<number> {
   if (appId !== NO_APP) checkAppId(appId);
   await using queue = await openQueue(config);
-  using opened = openStore(config.store, queue.deadLetterIndex);
+  using opened = openStore(config.store, queue);
   const desk = { ...opened, deadLetterIndex: queue.deadLetterIndex };
   const read = await readLetters(desk, appId, text, AbortSignal.timeout(60_000));
   if (!read.ok) {
@@ -92,7 +92,7 @@ export async function replayDeadLetters(
 ): Promise<number> {
   const { dryRun, includeExpired, by, note, rate } = options;
   await using queue = await openQueue(config);
-  using opened = openStore(config.store, queue.deadLetterIndex);
+  using opened = openStore(config.store, queue);
   const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
   using progress = output.progress('replay', chosen.length);
   const skipped: Partial<Record<SkipReason, number>> = {};
@@ -154,7 +154,7 @@ export async function discardDeadLetters(
   output: Output,
 ): Promise<number> {
   await using queue = await openQueue(config);
-  using opened = openStore(config.store, queue.deadLetterIndex);
+  using opened = openStore(config.store, queue);
   const chosen = await choose(queue.deadLetterIndex.list(options.filter), options);
   using progress = output.progress('discard', chosen.length);
   const skipped: Partial<Record<SkipReason, number>> = {};
@@ -208,7 +208,7 @@ function sumsText(did: string, count: number, matched: number, failed: number): 
 /** `dead-letters rebuild`: makes the list in Redis anew from the bucket. */
 export async function rebuildDeadLetters(config: ConfigWithStore, output: Output): Promise<number> {
   await using queue = await openQueue(config);
-  using opened = openStore(config.store, queue.deadLetterIndex);
+  using opened = openStore(config.store, queue);
   using progress = output.progress('rebuild', 0);
   const sums = { letters: 0, open: 0, unreadable: 0, gone: 0 };
   for await (const { key } of opened.store.list(DEAD_LETTER_PREFIX, AbortSignal.timeout(24 * 60 * 60_000))) {

@@ -1,4 +1,5 @@
 import { orAbort } from '../abort.ts';
+import { announceTo, createOutbox, type Outbox } from '../catalog/outbox.ts';
 import type { Config } from '../config.ts';
 import { createDeadLetterIndex, type DeadLetterIndex } from '../dead-letter/dead-letter-index.ts';
 import { createDeadLetters, type DeadLetters } from '../dead-letter/dead-letters.ts';
@@ -41,6 +42,7 @@ export interface OpenQueue extends AsyncDisposable {
   readonly fleet: ReturnType<typeof createFleet>;
   readonly throughput: ReturnType<typeof createThroughput>;
   readonly deadLetterIndex: DeadLetterIndex;
+  readonly outbox: Outbox;
 }
 
 /** Connects to the queue for a command. @throws CommandError when Redis does not answer. */
@@ -77,6 +79,7 @@ export async function openQueue(config: Config): Promise<OpenQueue> {
     fleet: createFleet(redis, keys, now),
     throughput: createThroughput(redis, keys, now),
     deadLetterIndex: createDeadLetterIndex(redis, keys, now),
+    outbox: createOutbox(redis, keys, now),
     [Symbol.asyncDispose]: async () => {
       await lanes.close().catch(() => undefined);
       await closeRedis(redis);
@@ -90,8 +93,12 @@ export interface OpenStore extends Disposable {
 }
 
 /** Opens the bucket for a command. */
-export function openStore(config: StoreConfig, index: DeadLetterIndex): OpenStore {
+export function openStore(
+  config: StoreConfig,
+  { deadLetterIndex, outbox }: Pick<OpenQueue, 'deadLetterIndex' | 'outbox'>,
+): OpenStore {
   const client = createS3Client(config, 16);
   const store = createS3Store({ client, bucket: config.bucket, partSizeBytes: config.partSizeBytes });
-  return { store, deadLetters: createDeadLetters(store, index, Date.now), [Symbol.dispose]: () => client.destroy() };
+  const deadLetters = createDeadLetters(store, deadLetterIndex, announceTo(outbox), Date.now);
+  return { store, deadLetters, [Symbol.dispose]: () => client.destroy() };
 }

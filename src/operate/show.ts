@@ -18,7 +18,7 @@ export async function show(config: Config, appId: string, text: string, output: 
   const names = mediaNames(appId, text);
   if (names.length === 0) throw wrongMediaId(text);
   await using queue = await openQueue(config);
-  using bucket = config.store === undefined ? undefined : openStore(config.store, queue.deadLetterIndex);
+  using bucket = config.store === undefined ? undefined : openStore(config.store, queue);
   const desk = {
     queue,
     bucket,

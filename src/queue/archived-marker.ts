@@ -1,4 +1,5 @@
 import type { ArchivedObject } from '../archive/archive-media.ts';
+import { MAX_OUTBOX_ENTRIES, type OutboxFields } from '../catalog/outbox.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
 import { keyOfPlace, placeOfKey } from '../store/object-keys.ts';
@@ -11,8 +12,14 @@ import { type Clock, DAY } from '../time.ts';
  * what tells an operator where the media lies. Losing it costs a second download, which finds the object at its key.
  */
 export interface ArchivedMarkers {
-  /** Written before the job is removed, so that a media is never in neither place. Harmless to repeat. */
-  mark(jobId: string, object: Pick<ArchivedObject, 'key'>, deadline: number): Promise<void>;
+  /**
+   * Written before the job is removed, so that a media is never in neither place. Harmless to repeat.
+   *
+   * In the same step the catalog is told, and only by the first marker: so a media has one row, whoever dies when.
+   *
+   * @param entry what the catalog is told; `undefined` for an object that says nothing of itself.
+   */
+  mark(jobId: string, object: Pick<ArchivedObject, 'key'>, deadline: number, entry?: OutboxFields): Promise<void>;
   /** Returns the key of each archived media; `undefined` for the others. */
   find(jobIds: readonly string[]): Promise<(string | undefined)[]>;
 }
@@ -22,9 +29,10 @@ const KEEP_PAST_DEADLINE_MS = DAY;
 
 export function createArchivedMarkers(redis: RedisClient, keys: RedisKeys, now: Clock): ArchivedMarkers {
   return {
-    mark: async (jobId, { key }, deadline) => {
-      const keepMs = Math.max(DAY, deadline + KEEP_PAST_DEADLINE_MS - now());
-      await redis.set(keys.archived(jobId), packed(key), 'PX', Math.ceil(keepMs));
+    mark: async (jobId, { key }, deadline, entry) => {
+      const keepMs = Math.ceil(Math.max(DAY, deadline + KEEP_PAST_DEADLINE_MS - now()));
+      const marker = keys.archived(jobId);
+      await redis.eval(MARK, 2, marker, keys.outbox, packed(key), keepMs, MAX_OUTBOX_ENTRIES, ...(entry ?? []));
     },
     find: async (jobIds) => {
       if (jobIds.length === 0) return [];
@@ -33,6 +41,20 @@ export function createArchivedMarkers(redis: RedisClient, keys: RedisKeys, now: 
     },
   };
 }
+
+/**
+ * The entry first: a script that breaks is not taken back. If somebody has put something else at the key of the outbox,
+ * the media counts as archived all the same, and its row is made up for when its day is closed.
+ */
+const MARK = `
+if redis.call('EXISTS', KEYS[1]) == 0 and #ARGV > 3 then
+  local fields = {}
+  for index = 4, #ARGV do fields[#fields + 1] = ARGV[index] end
+  local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(fields))
+  if type(added) == 'table' and added.err and not string.find(added.err, 'WRONGTYPE') then return added end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1`;
 
 /** The key without what the job id says already: with millions of them it counts. */
 function packed(key: string): string {

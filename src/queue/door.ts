@@ -1,3 +1,4 @@
+import { createOutbox } from '../catalog/outbox.ts';
 import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId, parseMediaJob } from '../media/media-job.ts';
 import { applyOpenIdPolicy, type OpenIdPolicy } from '../media/open-id.ts';
@@ -97,6 +98,8 @@ interface Candidate {
 
 export function createDoor(options: DoorOptions): Door {
   const { redis, keys, lanes, mediaTtlMs, openId, apps, waitReplicas = 0, now } = options;
+  /** Where it is noted what was accepted, so that it can be told what is missing when the queue is lost. */
+  const outbox = createOutbox(redis, keys, now);
   async function admit(inputs: readonly unknown[], signal?: AbortSignal): Promise<Admission> {
     const each = await admitEach(inputs, signal).catch((error: unknown): never => {
       throw error instanceof PartlyAdmittedError ? error.cause : error;
@@ -178,9 +181,13 @@ export function createDoor(options: DoorOptions): Door {
   async function enqueue(batch: readonly Candidate[], refused: Map<string, unknown>): Promise<void> {
     for (const [appId, ofApp] of Map.groupBy(batch, ({ job }) => job.appId)) {
       const jobs = ofApp.map(({ id, job }) => ({ id, data: job, priority: priorityOf(deadlineOf(job, mediaTtlMs)) }));
-      // Announced each time: a Redis that has lost its data has lost this too. In one round trip; both have ended when it
-      // is told that one has failed.
-      const steps = [redis.sadd(keys.lanes, appId), lanes.lane(laneOf(appId)).add(jobs)];
+      // Announced each time: a Redis that has lost its data has lost this too. In one round trip and in this order; all
+      // have ended when it is told that one has failed.
+      const steps = [
+        redis.sadd(keys.lanes, appId),
+        outbox.accepted(ofApp.map(({ job }) => job)),
+        lanes.lane(laneOf(appId)).add(jobs),
+      ];
       for (const step of await Promise.allSettled(steps)) {
         if (step.status === 'rejected') refuse(ofApp, step.reason, refused);
       }

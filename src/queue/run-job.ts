@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
+import type { AttemptFacts } from '../archive/object-metadata.ts';
 import type { DeadLetter } from '../dead-letter/dead-letter.ts';
 import { type Failure, failure, type Result } from '../failure.ts';
 import { deadlineOf } from '../media/deadline.ts';
@@ -26,7 +27,7 @@ export class ShutdownError extends Error {
 
 export interface RunJobParts {
   /** One attempt. @throws the signal's reason when it aborts. */
-  readonly attempt: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject>>;
+  readonly attempt: (job: MediaJob, facts: AttemptFacts, signal: AbortSignal) => Promise<Result<ArchivedObject>>;
   readonly recover: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject | undefined>>;
   readonly settle: Settle;
   readonly markers: ArchivedMarkers;
@@ -139,7 +140,14 @@ export function createRunJob(parts: RunJobParts): RunJob {
   }
 
   async function run(held: HeldJob, startedAt: number, signal: AbortSignal): Promise<void> {
-    const result = await attempt(held.job, signal).catch((error: unknown): Result<never> => {
+    const { job, ledger, taken } = held;
+    const facts: AttemptFacts = {
+      ...(isTime(taken.enqueuedAt) ? { enqueuedAt: taken.enqueuedAt } : {}),
+      startedAt,
+      attempt: ledger.attempts.length + (ledger.attemptsOmitted ?? 0) + 1,
+      deadline: deadlineOf(job, mediaTtlMs),
+    };
+    const result = await attempt(job, facts, signal).catch((error: unknown): Result<never> => {
       signal.throwIfAborted();
       observe({ type: 'fault', where: 'attempt', error });
       return {
@@ -238,8 +246,7 @@ export function createRunJob(parts: RunJobParts): RunJob {
     };
     // The id may hold anything; its hash can't leave the prefix.
     const name = createHash('sha256').update(taken.id).digest('hex');
-    const enqueued = new Date(taken.enqueuedAt);
-    const day = dayOf(Number.isNaN(enqueued.getTime()) ? iso(now()) : enqueued.toISOString());
+    const day = dayOf(iso(isTime(taken.enqueuedAt) ? taken.enqueuedAt : now()));
     await settle.buryInvalid(
       lane,
       taken,
@@ -261,6 +268,11 @@ export function createRunJob(parts: RunJobParts): RunJob {
       observe({ type: 'fault', where: 'release', error: inner });
     }
   }
+}
+
+/** A job of another program may have any number there. */
+function isTime(timeMs: number): boolean {
+  return timeMs > 0 && !Number.isNaN(new Date(timeMs).getTime());
 }
 
 /** Names under which other programs may have put an openId. */

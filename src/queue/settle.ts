@@ -1,5 +1,7 @@
 import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
+import { mediaRowOf } from '../catalog/media-table.ts';
+import { mediaEntryOf } from '../catalog/outbox.ts';
 import { type DeadLetter, invalidJobId } from '../dead-letter/dead-letter.ts';
 import type { DeadLetters } from '../dead-letter/dead-letters.ts';
 import { type Failure, type FailureCode, type Result, succeed } from '../failure.ts';
@@ -40,7 +42,7 @@ const POSTPONE_MS = MINUTE;
  * @throws LockLostError when the job belongs to another worker by now.
  */
 export interface Settle {
-  /** Marker, then dead letter (of a replay), then the job goes. */
+  /** Marker and catalog, then dead letter (of a replay), then the job goes. */
   archived(held: HeldJob, object: ArchivedObject, startedAt: number, signal: AbortSignal): Promise<void>;
   /** For a media that another job has archived meanwhile: only the job goes. */
   known(held: HeldJob, key: string, signal: AbortSignal): Promise<void>;
@@ -70,7 +72,9 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     const { job, ledger } = held;
     const jobId = mediaJobId(job);
     const deadline = deadlineOf(job, mediaTtlMs);
-    await markers.mark(jobId, object, deadline);
+    const row = mediaRowOf(object);
+    const entry = row === undefined ? undefined : mediaEntryOf(row, !object.created);
+    await markers.mark(jobId, object, deadline, entry);
     if (!(await finish(held, object.key, signal))) return;
     const attempt = ledger.attempts.length + 1;
     observe({ type: 'archived', job, object, durationMs: now() - startedAt, attempt, marginMs: deadline - now() });

@@ -10,6 +10,9 @@ export interface RedisKeys {
   readonly nearest: (lane: string) => string;
   /** STRING with expiry: where a media lies, once it is archived. @see src/queue/archived-marker.ts */
   readonly archived: (jobId: string) => string;
+  /** STREAM of what the catalog has to learn; STRING with expiry: held by the catalog process that works. */
+  readonly outbox: string;
+  readonly catalogLease: string;
   /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/dead-letter-index.ts */
   readonly deadByTime: string;
   readonly deadRecords: string;
@@ -56,6 +59,8 @@ export function redisKeys(prefix: string): RedisKeys {
     lanes: `${prefix}:lanes`,
     nearest: (lane) => `${prefix}:nearest:${lane}`,
     archived: (jobId) => `${prefix}:archived:${jobId}`,
+    outbox: `${prefix}:outbox`,
+    catalogLease: `${prefix}:catalog:lease`,
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
     discarded: (jobId) => `${prefix}:discarded:${jobId}`,

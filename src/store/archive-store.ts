@@ -38,6 +38,10 @@ export interface WriteReceipt {
   /** False when an object with the same bytes lay there already. */
   readonly created: boolean;
   readonly digest: Digest;
+  /** The store's own, without quotes. */
+  readonly etag?: string;
+  /** What lay there already. */
+  readonly stored?: StoredObject;
 }
 
 export interface StoredObject {
@@ -45,6 +49,8 @@ export interface StoredObject {
   readonly sizeBytes: number;
   readonly contentType?: string;
   readonly metadata: Readonly<Record<string, string>>;
+  /** The store's own, without quotes. */
+  readonly etag?: string;
 }
 
 export interface ListedObject {

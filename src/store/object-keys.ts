@@ -51,3 +51,13 @@ export const DEAD_LETTER_PREFIX = 'dead-letters/';
 export function deadLetterKey(job: MediaJob): string {
   return `${DEAD_LETTER_PREFIX}app=${job.appId}/dt=${dayOf(job.receivedAt)}/${nameOf(job)}.json`;
 }
+
+/** What a producer said of a media and does not fit into the metadata of its object. */
+export function annotationsKey(job: Pick<MediaJob, 'appId' | 'mediaId' | 'variant' | 'receivedAt'>): string {
+  return `annotations/app=${job.appId}/dt=${dayOf(job.receivedAt)}/${nameOf(job)}.json`;
+}
+
+/** What stands behind the last dot of a key. */
+export function extensionOfKey(key: string): string {
+  return key.slice(key.lastIndexOf('.') + 1);
+}

@@ -111,7 +111,7 @@ describe('a media', () => {
         key: `${mediaKeyStem(job)}.${sniffed}`,
         sizeBytes: 40_000,
         sha256: media.bytes.sha256,
-        declaredType: contentType,
+        metadata: { 'source-type': contentType },
         contentType: format === 'silk' ? 'audio/silk' : contentType,
         created: true,
       });

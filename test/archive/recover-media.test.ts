@@ -1,6 +1,6 @@
 import { PutObjectCommand } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { metadataOf } from '../../src/archive/object-metadata.ts';
+import { describeObject } from '../../src/archive/object-metadata.ts';
 import { recoverMedia } from '../../src/archive/recover-media.ts';
 import type { FailureCode } from '../../src/failure.ts';
 import type { MediaJob } from '../../src/media/media-job.ts';
@@ -40,7 +40,8 @@ async function archived(
 ): Promise<{ readonly key: string; readonly sizeBytes: number; readonly sha256: string }> {
   const key = mediaKey(job, extension);
   const sha256 = sha256Of(body);
-  const metadata = metadataOf(job, { declaredType: 'image/jpeg' }, job.receivedAt, hashed ? sha256 : undefined);
+  const facts = { declaredType: 'image/jpeg' };
+  const { metadata } = describeObject(job, facts, undefined, job.receivedAt, hashed ? sha256 : undefined);
   expect(await store.write(wholeObject(body, { key, metadata }), never)).toMatchObject({ ok: true });
   return { key, sizeBytes: body.byteLength, sha256 };
 }
@@ -53,9 +54,9 @@ describe('a media that an attempt has left in the bucket', () => {
     await using bench = await openStoreBench(backend);
     const job = testJob();
     const left = await archived(bench, job, someBytes(500), { hashed });
-    expect(await recoverMedia(bench.store, job, never)).toEqual({
+    expect(await recoverMedia(bench.store, job, never)).toMatchObject({
       ok: true,
-      value: { ...left, contentType: 'image/jpeg', declaredType: 'image/jpeg', created: false },
+      value: { ...left, contentType: 'image/jpeg', metadata: { 'media-id': job.mediaId }, created: false },
     });
     expect(bench.proxy.count('GetObject')).toBe(hashed ? 0 : 1);
   });

@@ -36,7 +36,7 @@ beforeEach(async () => {
   corner = await openTestRedis();
   clock = testClock();
   index = createDeadLetterIndex(corner.redis, corner.keys, clock.now);
-  deadLetters = createDeadLetters(bucket.store, index, clock.now);
+  deadLetters = createDeadLetters(bucket.store, index, async () => undefined, clock.now);
   job = testJob();
   id = mediaJobId(job);
   key = deadLetterKey(job);
@@ -89,7 +89,7 @@ function broken({
   store?: Partial<ArchiveStore>;
   list?: Partial<DeadLetterIndex>;
 }): DeadLetters {
-  return createDeadLetters({ ...bucket.store, ...store }, { ...index, ...list }, clock.now);
+  return createDeadLetters({ ...bucket.store, ...store }, { ...index, ...list }, async () => undefined, clock.now);
 }
 
 const crash = (): Promise<never> => Promise.reject(new Error('the worker died'));

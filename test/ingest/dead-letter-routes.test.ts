@@ -27,7 +27,12 @@ afterAll(() => vi.unstubAllEnvs());
 
 beforeEach(async () => {
   [corner, bucket] = await Promise.all([openTestRedis(), openTestStore()]);
-  deadLetters = createDeadLetters(bucket.store, createDeadLetterIndex(corner.redis, corner.keys, Date.now), Date.now);
+  deadLetters = createDeadLetters(
+    bucket.store,
+    createDeadLetterIndex(corner.redis, corner.keys, Date.now),
+    async () => undefined,
+    Date.now,
+  );
   ingest = await openIngest(environment());
   await ingest.ready();
 });

@@ -8,7 +8,7 @@ import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
 
 const clock = testClock();
 const job = testJob();
-const object = { key: 'x', sizeBytes: 1_000, sha256: 'ab', contentType: 'image/jpeg', created: true };
+const object = { key: 'x', sizeBytes: 1_000, sha256: 'ab', contentType: 'image/jpeg', metadata: {}, created: true };
 
 let lanes: LaneStats[];
 let gates: Gate[];

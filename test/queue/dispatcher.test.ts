@@ -107,7 +107,14 @@ function startWorker(
 }
 
 function archivedAs(job: MediaJob): Result<ArchivedObject> {
-  const object = { key: mediaKey(job, 'jpg'), sizeBytes: 1, sha256: '', contentType: 'image/jpeg', created: true };
+  const object = {
+    key: mediaKey(job, 'jpg'),
+    sizeBytes: 1,
+    sha256: '',
+    contentType: 'image/jpeg',
+    metadata: {},
+    created: true,
+  };
   return succeed(object);
 }
 

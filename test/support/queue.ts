@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import { inject } from 'vitest';
 import type { ArchivedObject } from '../../src/archive/archive-media.ts';
+import { type AttemptFacts, describeObject } from '../../src/archive/object-metadata.ts';
 import { recoverMedia } from '../../src/archive/recover-media.ts';
+import { announceTo, createOutbox } from '../../src/catalog/outbox.ts';
 import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
 import { createDeadLetterIndex, type DeadLetterIndex } from '../../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters, type DeadLetters } from '../../src/dead-letter/dead-letters.ts';
@@ -168,12 +170,13 @@ export function testWorker({
   const markers = watch(createArchivedMarkers(redis, keys, now), ['mark', 'find']);
   const gates = watch(createGates(redis, keys, now, now, random), ['close', 'open']);
   const index = watch(createDeadLetterIndex(redis, keys, now), ['add', 'remove', 'removeDeath', 'discard']);
-  const deadLetters = createDeadLetters(store, index, now);
+  const deadLetters = createDeadLetters(store, index, announceTo(createOutbox(redis, keys, now)), now);
   const door = createDoor({ redis, keys, lanes, mediaTtlMs, openId: { type: 'none' }, now });
   const recover = recoverMedia.bind(undefined, store);
   const settle = createSettle({ markers, deadLetters, recover, mediaTtlMs, now, observe });
   const runJob = createRunJob({
-    attempt: attempt ?? ((job, signal) => storeSomething(store, job, signal)),
+    attempt: (job, facts, signal) =>
+      attempt === undefined ? storeSomething(store, job, signal, facts) : attempt(job, signal),
     recover,
     settle,
     markers,
@@ -205,14 +208,15 @@ export async function storeSomething(
   store: ArchiveStore,
   job: MediaJob,
   signal: AbortSignal = never,
+  facts?: AttemptFacts,
 ): Promise<Result<ArchivedObject>> {
   const body = Buffer.from(`the bytes of ${job.mediaId}`);
   const digest = { sizeBytes: body.byteLength, sha256: createHash('sha256').update(body).digest('hex') };
   const named = { key: mediaKey(job, 'jpg'), contentType: 'image/jpeg' };
-  const metadata = { sha256: digest.sha256, 'archived-at': job.receivedAt };
+  const { metadata } = describeObject(job, { declaredType: 'image/jpeg' }, facts, job.receivedAt, digest.sha256);
   const written = await store.write({ ...named, metadata, body, digest }, signal);
   if (!written.ok) return written;
-  return succeed({ ...named, ...digest, created: written.value.created });
+  return succeed({ ...named, ...digest, metadata, created: written.value.created });
 }
 
 /** An attempt that fails with these, one after the other; with the last for ever. */

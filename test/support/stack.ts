@@ -188,7 +188,7 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
     await closeRedis(redis);
   });
   const queue = parts.use(await openQueue(config));
-  const opened = parts.use(openStore({ ...config.store, credentials }, queue.deadLetterIndex));
+  const opened = parts.use(openStore({ ...config.store, credentials }, queue));
 
   const workers: WorkerProcess[] = [];
   parts.defer(async () => {
