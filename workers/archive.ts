@@ -312,8 +312,6 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
 
   /** A wrong secret is said at start, while the other apps begin their work. */
   function checkAccounts(): void {
-    if (accounts.length + components.length === 0)
-      log.warn('no account is configured: set WEIXIN_APP_ID and WEIXIN_APP_SECRET, or WEIXIN_ACCOUNTS_FILE');
     for (const account of book.list().slice(0, MAX_ACCOUNTS_CHECKED)) {
       tokens.current(account, stop).then(
         (token) => {

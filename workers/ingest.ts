@@ -193,7 +193,6 @@ export async function runIngest(
       },
       'ingest listens',
     );
-    if (accounts.length + components.length === 0) log.warn('no account is configured: all media are rejected');
     const lenient = accounts.filter(({ push }) => push?.type === 'signed' && isLenient(push.settings));
     if (lenient.length > 0)
       log.warn(
