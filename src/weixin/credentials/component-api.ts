@@ -12,7 +12,7 @@ export interface AuthorizerAnswer extends TokenAnswer {
 /**
  * The calls of a third-party platform that tokens need. All but the first two are made with a component_access_token.
  *
- * Each issues something new and is counted, so none is repeated once it may have been done.
+ * Each but the last changes something or is counted, so that it is not repeated once it may have been done.
  *
  * @see https://developers.weixin.qq.com/doc/oplatform/Third-party_Platforms/2.0/api/ThirdParty/token/component_access_token.html
  */

@@ -13,9 +13,10 @@ export interface FailedCall {
 
 const FIRST_PAUSE_MS = 5 * SECOND;
 /**
- * Shorter than the five minutes between two probes of a gate, so that a probe asks WeChat itself, and than the last
- * minutes of a media. Each call of /cgi-bin/token counts towards 2,000 a day: at the longest pause it is asked some 960
- * times. stable_token is allowed 500,000; those of platforms are limited by numbers that WeChat does not publish.
+ * Shorter than the five minutes between two probes of what somebody must correct, so that a probe asks WeChat itself (one
+ * after a minute may not), and no longer than the last two minutes of a media. Each call of /cgi-bin/token counts towards
+ * 2,000 a day: at the longest pause it is asked some 960 times. stable_token is allowed 500,000; those of platforms are
+ * limited by numbers that WeChat does not publish.
  */
 const LONGEST_PAUSE_MS = {
   stable_token: 20 * SECOND,

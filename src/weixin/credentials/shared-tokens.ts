@@ -51,7 +51,7 @@ type Cause = 'renewal' | 'rejection' | 'force';
  *
  * Each process holds the tokens it has seen in memory. Redis is asked only when one is due or was rejected; WeChat is
  * asked by the holder of a lease, everybody else waits for what it brings: a token, or a failure, which then stands for
- * the whole fleet for a pause that doubles from 5 s to 20 s, or to two minutes.
+ * the whole fleet for a pause that doubles from 5 s to 20 s, or to one or two minutes.
  */
 export interface SharedTokens {
   /** @throws the signal's reason when it aborts. */
