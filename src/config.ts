@@ -85,7 +85,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  * Parses the environment into one frozen value.
  *
  * @param needs what the caller can't work without.
- * @throws ConfigError with every mistake at once. An empty variable counts as not set.
+ * @throws ConfigError with all mistakes but those that another one hides. An empty variable counts as not set.
  */
 export function loadConfig(env: Environment, needs: readonly ['store', ...ConfigNeed[]]): ConfigWithStore;
 export function loadConfig(env: Environment, needs?: readonly ConfigNeed[]): Config;
