@@ -49,8 +49,10 @@ export interface StoredObject {
   readonly sizeBytes: number;
   readonly contentType?: string;
   readonly metadata: Readonly<Record<string, string>>;
-  /** The store's own, without quotes. */
+  /** Without quotes. */
   readonly etag?: string;
+  /** Unix time in milliseconds. A HEAD tells it to the second, a listing mostly closer. */
+  readonly lastModified?: number;
 }
 
 export interface ListedObject {

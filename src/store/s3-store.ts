@@ -1,15 +1,5 @@
 import { createHash } from 'node:crypto';
-import {
-  DeleteObjectCommand,
-  GetObjectCommand,
-  HeadObjectCommand,
-  ListObjectsV2Command,
-  NotFound,
-  PutObjectCommand,
-  type PutObjectCommandInput,
-  type S3Client,
-  S3ServiceException,
-} from '@aws-sdk/client-s3';
+import { DeleteObjectCommand, PutObjectCommand, type PutObjectCommandInput, type S3Client } from '@aws-sdk/client-s3';
 import { type Failure, FailureError, fail, type Result, succeed } from '../failure.ts';
 import type {
   ArchiveStore,
@@ -20,15 +10,12 @@ import type {
   WholeObject,
   WriteReceipt,
 } from './archive-store.ts';
+import { attempt } from './attempt.ts';
+import { listObjects } from './list-objects.ts';
 import { abandonUploads, uploadInParts } from './multipart-upload.ts';
 import { withPayloadHash } from './payload-hash.ts';
-import {
-  classifyStoreError,
-  httpStatusOf,
-  isConditionUnsupported,
-  isPreconditionFailed,
-  leavesOutcomeOpen,
-} from './s3-errors.ts';
+import { headObject, openObject } from './read-object.ts';
+import { classifyStoreError, isConditionUnsupported, isPreconditionFailed, leavesOutcomeOpen } from './s3-errors.ts';
 
 /** A dead letter with a forged history is 6 MB at most; a larger document is not one of ours. */
 const MAX_JSON_BYTES = 8 * 1024 * 1024;
@@ -131,22 +118,8 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
     return succeed({ created: false, digest });
   }
 
-  async function head(key: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
-    return attempt(signal, async () => {
-      try {
-        const answer = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
-        return {
-          key,
-          sizeBytes: answer.ContentLength ?? 0,
-          metadata: answer.Metadata ?? {},
-          ...(answer.ContentType === undefined ? {} : { contentType: answer.ContentType }),
-        };
-      } catch (error) {
-        // A HEAD has no body, so a missing bucket looks like a missing key; the write itself tells them apart.
-        if (error instanceof NotFound || httpStatusOf(error) === 404) return undefined;
-        throw error;
-      }
-    });
+  function head(key: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
+    return attempt(signal, () => headObject(client, bucket, key, signal));
   }
 
   async function find(stem: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
@@ -163,64 +136,25 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
 
   async function readDigest(key: string, signal: AbortSignal): Promise<Result<Digest | undefined>> {
     return attempt(signal, async () => {
-      const body = await open(key, signal);
-      if (body === undefined) return undefined;
+      using object = await openObject(client, bucket, key, signal);
+      if (object === undefined) return undefined;
       const hash = createHash('sha256');
-      let sizeBytes = 0;
-      for await (const chunk of body) {
-        hash.update(chunk);
-        sizeBytes += chunk.byteLength;
-      }
-      return { sizeBytes, sha256: hash.digest('hex') };
+      for await (const chunk of object.chunks) hash.update(chunk);
+      return { sizeBytes: object.facts.sizeBytes, sha256: hash.digest('hex') };
     });
   }
 
-  async function open(key: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array> | undefined> {
-    try {
-      const answer = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
-      return answer.Body as AsyncIterable<Uint8Array> | undefined;
-    } catch (error) {
-      if (error instanceof S3ServiceException && error.name === 'NoSuchKey') return undefined;
-      throw error;
-    }
-  }
-
   async function* list(prefix: string, signal: AbortSignal): AsyncIterable<ListedObject> {
-    let token: string | undefined;
-    do {
-      const page = await client
-        .send(
-          new ListObjectsV2Command({
-            Bucket: bucket,
-            Prefix: prefix,
-            ...(token === undefined ? {} : { ContinuationToken: token }),
-          }),
-          { abortSignal: signal },
-        )
-        .catch((error: unknown) => {
-          signal.throwIfAborted();
-          throw new FailureError(classifyStoreError(error));
-        });
-      for (const { Key, Size } of page.Contents ?? []) {
-        if (Key !== undefined) yield { key: Key, sizeBytes: Size ?? 0 };
-      }
-      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
-    } while (token !== undefined);
+    for await (const { key, sizeBytes } of listObjects(client, bucket, { prefix }, signal)) yield { key, sizeBytes };
   }
 
   async function readJson(key: string, signal: AbortSignal): Promise<Result<unknown>> {
     return attempt(signal, async () => {
-      const body = await open(key, signal);
-      if (body === undefined) return undefined;
-      const chunks: Uint8Array[] = [];
-      let sizeBytes = 0;
-      for await (const chunk of body) {
-        sizeBytes += chunk.byteLength;
-        // Not one of ours, and not worth the memory.
-        if (sizeBytes > MAX_JSON_BYTES) return null;
-        chunks.push(chunk);
-      }
-      return jsonOf(Buffer.concat(chunks).toString('utf8'));
+      using object = await openObject(client, bucket, key, signal);
+      if (object === undefined) return undefined;
+      // Not one of ours, and not worth the memory.
+      if (object.facts.sizeBytes > MAX_JSON_BYTES) return null;
+      return jsonOf(Buffer.concat(await Array.fromAsync(object.chunks)).toString('utf8'));
     });
   }
 
@@ -253,16 +187,6 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
     writeJson,
     abandonUploads: (prefix, signal) => attempt(signal, () => abandonUploads(client, bucket, prefix, signal)),
   };
-}
-
-/** Runs calls to the store and turns what they throw into a failure; an aborted signal is thrown on. */
-async function attempt<T>(signal: AbortSignal, run: () => Promise<T>): Promise<Result<T>> {
-  try {
-    return succeed(await run());
-  } catch (error) {
-    signal.throwIfAborted();
-    return { ok: false, failure: error instanceof FailureError ? error.failure : classifyStoreError(error) };
-  }
 }
 
 function jsonOf(text: string): unknown {

@@ -81,13 +81,14 @@ export function describeArchiveStore(name: string, open: () => Promise<S3Backend
         const streamed = streamedObject(someBytes(PART_SIZE_BYTES + 1), { metadata, contentType: 'video/mp4' });
         expect(await bench.store.write(whole, never)).toMatchObject({ ok: true });
         expect(await bench.store.writeStream(streamed, never)).toMatchObject({ ok: true });
+        const common = { metadata, etag: expect.stringMatching(/^[^"]+$/), lastModified: expect.any(Number) };
         expect(await bench.store.head(whole.key, never)).toEqual({
           ok: true,
-          value: { key: whole.key, sizeBytes: 3, contentType: 'audio/amr', metadata },
+          value: { key: whole.key, sizeBytes: 3, contentType: 'audio/amr', ...common },
         });
         expect(await bench.store.head(streamed.key, never)).toEqual({
           ok: true,
-          value: { key: streamed.key, sizeBytes: PART_SIZE_BYTES + 1, contentType: 'video/mp4', metadata },
+          value: { key: streamed.key, sizeBytes: PART_SIZE_BYTES + 1, contentType: 'video/mp4', ...common },
         });
       });
 
