@@ -31,7 +31,7 @@ const BEGIN_GRACE_MS = 5 * SECOND;
 export async function uploadInParts(
   client: S3Client,
   bucket: string,
-  object: StreamedObject,
+  object: Omit<StreamedObject, 'digest'>,
   partSizeBytes: number,
   createOnly: boolean,
   signal: AbortSignal,

@@ -82,3 +82,10 @@ export function isPreconditionFailed(reason: Failure): boolean {
 export function isConditionUnsupported(error: unknown): boolean {
   return error instanceof Error && (error.name === 'NotImplemented' || httpStatusOf(error) === 501);
 }
+
+/** True when the store does not have the operation at all. Not being allowed it is another matter. */
+export function isOperationUnsupported(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const status = httpStatusOf(error);
+  return error.name === 'NotImplemented' || error.name === 'MethodNotAllowed' || status === 501 || status === 405;
+}
