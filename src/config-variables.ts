@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { parseApiTokens } from './api-token.ts';
 import {
   allowList,
@@ -232,6 +233,31 @@ export const VARIABLES = {
     expected: 'requests a second, a whole number; 0 for no limit',
     example: '2000',
     default: '2000',
+  }),
+  CATALOG_FLUSH_ROWS: variable({
+    parse: (text) => within(integer(text), 1, 1_000_000),
+    expected: 'a whole number from 1 to 1000000',
+    example: '50000',
+    default: '50000',
+  }),
+  CATALOG_FLUSH_SECONDS: seconds('60', 'that a row waits at most'),
+  CATALOG_CLOSE_AFTER_HOURS: variable({
+    parse: (text) => within(number(text), 0, 24 * 365),
+    expected: 'hours after the last possible deadline of a day',
+    example: '6',
+    default: '6',
+  }),
+  CATALOG_MEMORY: variable({
+    parse: (text) => atLeast(byteSize(text), 64 * MIB),
+    expected: 'a size of 64MiB or more',
+    example: '192MiB',
+    default: '192MiB',
+  }),
+  CATALOG_FOLDER: variable({
+    parse: nonEmpty,
+    expected: 'the path of a folder for files on their way',
+    example: '/var/tmp',
+    default: tmpdir(),
   }),
   LOG_LEVEL: variable({ parse: oneOf(LOG_LEVELS), expected: LOG_LEVELS.join(', '), example: 'info', default: 'info' }),
 } as const;

@@ -45,6 +45,18 @@ export interface Config {
     /** Requests a second with one token; 0 means no limit. */
     readonly rateLimit: number;
   };
+  readonly catalog: {
+    /** A flush takes about so many rows. */
+    readonly flushRows: number;
+    /** And a row waits at most so long for one. */
+    readonly flushMs: number;
+    /** How long after its last possible deadline a day is closed. */
+    readonly closeAfterMs: number;
+    /** For DuckDB's buffers. */
+    readonly memoryBytes: number;
+    /** For files on their way, on this machine's disk. */
+    readonly folder: string;
+  };
   readonly logLevel: LogLevel;
 }
 
@@ -77,7 +89,7 @@ export class ConfigError extends Error {
   }
 }
 
-const OWN_PREFIXES = /^(ARCHIVE|WEIXIN|WORKER)_/;
+const OWN_PREFIXES = /^(ARCHIVE|CATALOG|WEIXIN|WORKER)_/;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -215,6 +227,13 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       port: withDefault('HTTP_PORT'),
       tokens: tokens ?? [],
       rateLimit: withDefault('API_RATE_LIMIT'),
+    },
+    catalog: {
+      flushRows: withDefault('CATALOG_FLUSH_ROWS'),
+      flushMs: withDefault('CATALOG_FLUSH_SECONDS') * SECOND,
+      closeAfterMs: withDefault('CATALOG_CLOSE_AFTER_HOURS') * HOUR,
+      memoryBytes: withDefault('CATALOG_MEMORY'),
+      folder: withDefault('CATALOG_FOLDER'),
     },
     logLevel: withDefault('LOG_LEVEL'),
   };

@@ -33,6 +33,7 @@ export const ACCEPTED_TABLE = {
   version: 1,
   columns: COLUMNS,
   identity: ['app_id', 'media_id', 'variant'],
+  order: 'received_at',
 } as const satisfies Table;
 
 export type AcceptedRow = RowOf<typeof ACCEPTED_TABLE>;

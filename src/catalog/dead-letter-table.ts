@@ -73,6 +73,7 @@ export const DEAD_LETTER_TABLE = {
   version: 1,
   columns: COLUMNS,
   identity: ['key'],
+  order: 'died_at',
 } as const satisfies Table;
 
 export type DeadLetterRow = RowOf<typeof DEAD_LETTER_TABLE>;

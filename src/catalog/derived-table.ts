@@ -35,6 +35,7 @@ export const DERIVED_TABLE = {
   version: 1,
   columns: COLUMNS,
   identity: ['key'],
+  order: 'received_at',
 } as const satisfies Table;
 
 export type DerivedRow = RowOf<typeof DERIVED_TABLE>;

@@ -32,9 +32,9 @@ export async function openDuck({ memoryBytes, threads, folder }: DuckLimits): Pr
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
     preserve_insertion_order: 'false',
-    TimeZone: 'UTC',
   });
   const connection = await instance.connect();
+  await connection.run("SET TimeZone = 'UTC'");
   let last: Promise<unknown> = Promise.resolve();
 
   /** One after the other. */

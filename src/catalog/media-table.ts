@@ -108,6 +108,7 @@ export const MEDIA_TABLE = {
   version: 1,
   columns: COLUMNS,
   identity: ['app_id', 'media_id', 'variant'],
+  order: 'received_at',
 } as const satisfies Table;
 
 export type MediaRow = RowOf<typeof MEDIA_TABLE>;

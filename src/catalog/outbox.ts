@@ -46,7 +46,7 @@ export function createOutbox(redis: RedisClient, keys: RedisKeys, now: Clock): O
       );
     },
     deadLetter: (row) => append(entryOf(DEAD_LETTER_TABLE, [row])),
-    derived: (row) => append(entryOf(DERIVED_TABLE, [row])),
+    derived: (row) => append(entryOf(DERIVED_TABLE, [row], true)),
   };
 }
 

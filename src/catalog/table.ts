@@ -25,6 +25,8 @@ export interface Table<C extends readonly Column[] = readonly Column[]> {
   readonly columns: C;
   /** The columns that tell one row from another. */
   readonly identity: readonly C[number]['name'][];
+  /** The column that files are ordered by. */
+  readonly order: C[number]['name'];
 }
 
 export const TABLE_NAMES = ['media', 'dead-letters', 'accepted', 'derived'] as const;

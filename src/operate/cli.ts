@@ -60,6 +60,10 @@ async function main(argv: readonly string[]): Promise<number> {
     'Serves HTTP until it is stopped (SIGTERM): media are handed in, looked up and replayed.',
   ).action(() => run(import('./ingest.ts').then(({ ingest }) => ingest(configOf('accounts', 'guard')))));
 
+  command(program, 'catalog', 'Writes the catalog of the archive until it is stopped (SIGTERM).').action(() =>
+    run(import('./catalog.ts').then(({ catalog }) => catalog(configOf('store')))),
+  );
+
   command(program, 'enqueue', 'Queues media to be archived.')
     .argument('[appId]', 'the account')
     .argument('[mediaId...]', 'its media')

@@ -117,6 +117,8 @@ export interface Stack extends AsyncDisposable {
   worker(env?: Environment, stderr?: number): WorkerProcess;
   /** Starts an ingest process that is gone when the stack is. Resolves with it and its address once it takes media. */
   ingest(env?: Environment): Promise<WorkerProcess & { readonly url: string }>;
+  /** Starts a catalog process that is gone when the stack is. */
+  catalog(env?: Environment): WorkerProcess;
   command(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Lets the simulator know as many media. */
   addMedia(count: number, media?: Partial<NewMedia>): SimulatedMedia[];
@@ -227,6 +229,11 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
       workers.push(ingest);
       await ingest.said('"msg":"ingest started"');
       return { ...ingest, url: `http://127.0.0.1:${String(logLines(ingest, 'ingest listens')[0]?.['httpPort'])}` };
+    },
+    catalog: (more = {}) => {
+      const catalog = startWorkerProcess({ ...environment, CATALOG_FOLDER: folder, ...more }, 'pipe', 'catalog');
+      workers.push(catalog);
+      return catalog;
     },
     command: (args, options = {}) =>
       runCommand(args, { cwd: folder, ...options, env: { ...environment, ...options.env } }),

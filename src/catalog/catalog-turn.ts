@@ -1,0 +1,139 @@
+import { dayOf } from '../store/object-keys.ts';
+import { DAY, iso, MINUTE } from '../time.ts';
+import { type Partition, partitionPrefix, sortable } from './catalog-keys.ts';
+import { type CatalogState, readState, writeState } from './catalog-state.ts';
+import { type Compacted, compact } from './compact.ts';
+import { closesAt, dayAfter, daysBetween, firstDay } from './days.ts';
+import { type Flushed, flush } from './flush.ts';
+import type { OutboxReader } from './outbox-reader.ts';
+import { type Reconciled, type ReconcileParts, reconcileDay } from './reconcile.ts';
+import { finishReplacements } from './replace-files.ts';
+import { TABLE_NAMES } from './table.ts';
+
+/** How often it is looked whether something is to be merged or closed. */
+export const UPKEEP_EVERY_MS = 10 * MINUTE;
+
+/** What a turn has done, for logs and metrics. */
+export type CatalogEvent =
+  | ({
+      readonly type: 'flushed';
+      readonly entries: number;
+      readonly isRepeated: boolean;
+      readonly ms: number;
+    } & Flushed)
+  | { readonly type: 'unreadable'; readonly ids: readonly string[] }
+  | { readonly type: 'finished'; readonly replacements: number }
+  | ({ readonly type: 'compacted'; readonly partition: Partition } & Compacted)
+  | ({ readonly type: 'closed'; readonly dt: string } & Reconciled);
+
+export interface CatalogTurnParts extends ReconcileParts {
+  readonly reader: OutboxReader;
+  readonly flushRows: number;
+  readonly mediaTtlMs: number;
+  readonly closeAfterMs: number;
+  /** Seals what a closed day holds. Told again of a day that has changed since. */
+  readonly seal: (dt: string, signal: AbortSignal) => Promise<void>;
+  readonly observe: (event: CatalogEvent) => void;
+}
+
+/**
+ * The work of the catalog process. One process at a time does it: the caller holds the lease, and the signal aborts when
+ * it is lost.
+ */
+export interface CatalogTurn {
+  /** Writes what waits in the outbox to the bucket. Harmless to break off at any point. @throws FailureError */
+  flushAll(signal: AbortSignal): Promise<void>;
+  /** Merges small files, and closes the days that are over. Harmless to break off at any point. @throws FailureError */
+  upkeep(signal: AbortSignal): Promise<void>;
+}
+
+export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
+  const { files, reader, flushRows, mediaTtlMs, closeAfterMs, seal, observe, now } = parts;
+
+  async function flushAll(signal: AbortSignal): Promise<void> {
+    const finished = await finishReplacements(files, signal);
+    if (finished > 0) observe({ type: 'finished', replacements: finished });
+    let state = await readState(files, signal);
+    for (;;) {
+      signal.throwIfAborted();
+      const batch = await reader.take(flushRows);
+      const [firstId, lastId] = [batch.ids[0], batch.ids.at(-1)];
+      if (firstId === undefined || lastId === undefined) return;
+      const startedAt = performance.now();
+      // A Redis that was set back gives out again what is in the bucket.
+      const isRepeated = batch.isRepeated || sortable(firstId) <= state.flushedId;
+      if (sortable(lastId) > state.flushedId) {
+        state = { ...state, flushedId: sortable(lastId) };
+        await writeState(files, state, signal);
+      }
+      const flushed = await flush(parts, { ...batch, isRepeated }, signal);
+      state = await noteChanges(state, flushed.partitions, signal);
+      await reader.done(batch);
+      const ms = Math.round(performance.now() - startedAt);
+      observe({ type: 'flushed', entries: batch.ids.length, isRepeated, ms, ...flushed });
+      if (batch.unreadable.length > 0) observe({ type: 'unreadable', ids: batch.unreadable });
+    }
+  }
+
+  /** A day that is closed must be sealed again. Written before the rows are forgotten. */
+  async function noteChanges(
+    state: CatalogState,
+    partitions: readonly Partition[],
+    signal: AbortSignal,
+  ): Promise<CatalogState> {
+    const { closeNext = '', changedDays } = state;
+    const late = partitions.filter(({ table, dt }) => table === 'media' && dt < closeNext).map(({ dt }) => dt);
+    const changed = [...new Set([...changedDays, ...late])].toSorted();
+    if (changed.length === changedDays.length) return state;
+    const next = { ...state, changedDays: changed };
+    await writeState(files, next, signal);
+    return next;
+  }
+
+  async function upkeep(signal: AbortSignal): Promise<void> {
+    let state = await readState(files, signal);
+    let dt = state.closeNext ?? (await firstDay(files, signal)) ?? dayOf(iso(now()));
+    while (closesAt(dt, mediaTtlMs, closeAfterMs) <= now()) {
+      await closeDay(dt, signal);
+      dt = dayAfter(dt);
+      state = { ...(await readState(files, signal)), closeNext: dt };
+      await writeState(files, state, signal);
+    }
+    for (const changed of state.changedDays) {
+      await closeDay(changed, signal);
+      state = { ...state, changedDays: state.changedDays.filter((other) => other !== changed) };
+      await writeState(files, state, signal);
+    }
+    // Clocks differ.
+    for (const open of daysBetween(dt, dayOf(iso(now() + DAY)))) await compactDay(open, false, signal);
+  }
+
+  async function closeDay(dt: string, signal: AbortSignal): Promise<void> {
+    const reconciled = await reconcileDay(parts, dt, signal);
+    await compactDay(dt, true, signal);
+    await seal(dt, signal);
+    observe({ type: 'closed', dt, ...reconciled });
+  }
+
+  async function compactDay(dt: string, isClosed: boolean, signal: AbortSignal): Promise<void> {
+    for (const table of TABLE_NAMES) {
+      for await (const partition of partitionsOf(table, dt, signal)) {
+        const compacted = await compact(parts, partition, isClosed, signal);
+        if (compacted !== undefined) observe({ type: 'compacted', partition, ...compacted });
+      }
+    }
+  }
+
+  async function* partitionsOf(table: Partition['table'], dt: string, signal: AbortSignal): AsyncIterable<Partition> {
+    if (table === 'accepted') {
+      yield { table, dt };
+      return;
+    }
+    for await (const folder of files.folders(partitionPrefix({ table, dt }), signal)) {
+      const [, app] = /\/app=([^/]+)\/$/.exec(folder) ?? [];
+      if (app !== undefined) yield { table, dt, app };
+    }
+  }
+
+  return { flushAll, upkeep };
+}

@@ -1,0 +1,107 @@
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { BucketObject } from '../store/bucket-files.ts';
+import { type Partition, partitionOfKey, partitionPrefix } from './catalog-keys.ts';
+import { fromParquet, sqlName } from './duck.ts';
+import { type FlushParts, unwrap } from './flush.ts';
+import { columnsOf, copy, copyStatement, localPath } from './parquet.ts';
+import { replaceFiles } from './replace-files.ts';
+import type { Table } from './table.ts';
+import { TABLES } from './tables.ts';
+
+const MIB = 1024 * 1024;
+/** A file below is small: an engine spends more on opening it than on reading it. */
+export const SMALL_FILE_BYTES = 16 * MIB;
+/** A file is never made larger. */
+export const MAX_FILE_BYTES = 256 * MIB;
+/** Where there is more than a file may hold, files are made about this large. */
+const SPLIT_FILE_BYTES = 128 * MIB;
+/** So many small files of a day that is still open are merged. */
+export const MANY_SMALL_FILES = 48;
+
+/** Chooses what to merge in a partition; nothing where it is as it should be. */
+export function chooseSources(all: readonly BucketObject[], isClosed: boolean): readonly BucketObject[] {
+  const small = all.filter(({ sizeBytes }) => sizeBytes < SMALL_FILE_BYTES);
+  if (!isClosed) return small.length >= MANY_SMALL_FILES ? small : [];
+  if (all.length < 2) return [];
+  const sum = (some: readonly BucketObject[]): number => some.reduce((bytes, { sizeBytes }) => bytes + sizeBytes, 0);
+  if (sum(all) <= MAX_FILE_BYTES) return all;
+  const mergeable = all.filter(({ sizeBytes }) => sizeBytes < SPLIT_FILE_BYTES / 2);
+  return mergeable.length < 2 ? [] : mergeable;
+}
+
+/** What a compaction has done. */
+export interface Compacted {
+  readonly sources: number;
+  readonly targets: number;
+  readonly rows: number;
+}
+
+/**
+ * Merges the small files of a partition into few, sorted, each row once. Harmless to repeat, and harmless when it is
+ * broken off.
+ *
+ * @param isClosed true when no more is expected in this partition.
+ * @throws FailureError
+ */
+export async function compact(
+  { files, duck, folder }: FlushParts,
+  partition: Partition,
+  isClosed: boolean,
+  signal: AbortSignal,
+): Promise<Compacted | undefined> {
+  // One file already, and rewritten with every change.
+  if (partition.table === 'dead-letters') return undefined;
+  const all: BucketObject[] = [];
+  for await (const object of files.list(partitionPrefix(partition), signal))
+    if (partitionOfKey(object.key) !== undefined) all.push(object);
+  const sources = chooseSources(all, isClosed);
+  if (sources.length === 0) return undefined;
+
+  const work = await mkdtemp(join(folder, 'compact-'));
+  try {
+    const paths: string[] = [];
+    for (const { key } of sources) {
+      const path = localPath(work, key);
+      if (!unwrap(await files.getFile(key, path, signal))) return undefined;
+      paths.push(path);
+    }
+    const table: Table = TABLES[partition.table];
+    const bytes = sources.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    const query = await onceEach(table, paths);
+    const merged = join(work, 'merged');
+    await mkdir(merged);
+    let rows: number;
+    if (bytes <= MAX_FILE_BYTES) rows = await copy(duck, table, query, join(merged, '0.parquet'), signal);
+    else {
+      const split = `, PER_THREAD_OUTPUT false, FILE_SIZE_BYTES ${SPLIT_FILE_BYTES}, OVERWRITE true`;
+      const [answer] = await duck.rows(copyStatement(table, query, merged, split), signal);
+      rows = Number(answer?.['Count'] ?? 0);
+    }
+    const targets = (await readdir(merged)).toSorted().map((name) => join(merged, name));
+    await replaceFiles(
+      files,
+      partition,
+      sources.map(({ key }) => key),
+      targets,
+      signal,
+    );
+    return { sources: sources.length, targets: targets.length, rows };
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+
+  /** Picking one row of each takes memory and time, so it is done only where a row is there twice. */
+  async function onceEach(table: Table, paths: readonly string[]): Promise<string> {
+    const source = fromParquet(paths);
+    const identity = table.identity.map(sqlName).join(', ');
+    const [answer] = await duck.rows(
+      `SELECT count(*) AS n, count(DISTINCT hash(${identity})) AS different FROM ${source}`,
+      signal,
+    );
+    const columns = columnsOf(table);
+    if (answer?.['n'] === answer?.['different']) return `SELECT ${columns} FROM ${source}`;
+    const latest = table.name === 'media' ? 'archived_at DESC' : `${sqlName(table.order)}`;
+    return `SELECT ${columns} FROM ${source} QUALIFY row_number() OVER (PARTITION BY ${identity} ORDER BY ${latest}) = 1`;
+  }
+}

@@ -1,0 +1,155 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FailureError, type Result } from '../failure.ts';
+import type { BucketFiles } from '../store/bucket-files.ts';
+import { dayOf } from '../store/object-keys.ts';
+import { lettersKey, type Partition, partitionOfKey, partitionPrefix, partKey } from './catalog-keys.ts';
+import { type Duck, fromNdjson, fromParquet } from './duck.ts';
+import type { OutboxBatch } from './outbox-reader.ts';
+import { columnsOf, copy, localPath, type NewRow, writeNdjson, writeParquet } from './parquet.ts';
+import type { AnyRow, Table } from './table.ts';
+import { TABLES } from './tables.ts';
+
+export const PARQUET_TYPE = 'application/vnd.apache.parquet';
+
+export interface FlushParts {
+  readonly files: BucketFiles;
+  readonly duck: Duck;
+  /** On this machine's disk, for files on their way. */
+  readonly folder: string;
+}
+
+/** What a flush has written. */
+export interface Flushed {
+  readonly rows: number;
+  readonly files: number;
+  readonly partitions: readonly Partition[];
+}
+
+/**
+ * Writes a batch of the outbox to the bucket. Harmless to repeat with the same batch.
+ *
+ * Rows of media, derived files and what was accepted go to a new file in each partition, named after the batch; the one
+ * file of dead letters in a partition is replaced by one with their new states.
+ *
+ * @throws FailureError what the bucket answers; some files may be there by then.
+ */
+export async function flush(
+  { files, duck, folder }: FlushParts,
+  batch: Pick<OutboxBatch, 'entries' | 'ids' | 'isRepeated'>,
+  signal: AbortSignal,
+): Promise<Flushed> {
+  const [firstId, lastId] = [batch.ids[0], batch.ids.at(-1)];
+  if (firstId === undefined || lastId === undefined) return { rows: 0, files: 0, partitions: [] };
+  const work = await mkdtemp(join(folder, 'flush-'));
+  let [rows, written] = [0, 0];
+  const partitions: Partition[] = [];
+  try {
+    for (const { partition, table, rows: ofPartition } of partitioned(batch)) {
+      signal.throwIfAborted();
+      const count =
+        table.name === 'dead-letters'
+          ? await mergeLetters(partition, ofPartition)
+          : await addPart(partition, table, ofPartition, partKey(partition, firstId, lastId));
+      rows += count;
+      written += count === 0 ? 0 : 1;
+      partitions.push(partition);
+    }
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+  return { rows, files: written, partitions };
+
+  async function addPart(partition: Partition, table: Table, ofPartition: NewRow[], key: string): Promise<number> {
+    const path = localPath(work, key);
+    const mustLook = table.name !== 'accepted' && ofPartition.some(({ mayBeThere }) => mayBeThere);
+    const others = mustLook ? await download(partition, key) : [];
+    const count = await writeParquet(duck, table, ofPartition, others, path, signal);
+    if (count > 0) unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
+    await Promise.all([path, `${path}.ndjson`, ...others].map((done) => rm(done, { force: true })));
+    return count;
+  }
+
+  /** The files of a partition but the one that is about to be written anew. */
+  async function download(partition: Partition, except: string): Promise<string[]> {
+    const paths: string[] = [];
+    for await (const { key } of files.list(partitionPrefix(partition), signal)) {
+      if (key === except || partitionOfKey(key) === undefined) continue;
+      const path = localPath(work, key);
+      if (unwrap(await files.getFile(key, path, signal))) paths.push(path);
+    }
+    return paths;
+  }
+
+  async function mergeLetters({ dt, app = 'unknown' }: Partition, letters: NewRow[]): Promise<number> {
+    const key = lettersKey(dt, app);
+    const table = TABLES['dead-letters'];
+    const [path, before, lines] = [
+      localPath(work, key),
+      `${localPath(work, key)}.before`,
+      `${localPath(work, key)}.ndjson`,
+    ];
+    const isThere = unwrap(await files.getFile(key, before, signal));
+    const latest = new Map(letters.map(({ row }) => [row['key'], row]));
+    await writeNdjson(lines, [...latest.values()]);
+    const columns = columnsOf(table);
+    const news = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
+    const kept = `SELECT ${columns} FROM ${fromParquet([before])} WHERE key NOT IN (SELECT key FROM ${fromNdjson(lines, table.columns)})`;
+    await copy(duck, table, isThere ? `${news} UNION ALL ${kept}` : news, path, signal);
+    unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
+    await Promise.all([path, before, lines].map((done) => rm(done, { force: true })));
+    return latest.size;
+  }
+}
+
+interface PartitionRows {
+  readonly partition: Partition;
+  readonly table: Table;
+  readonly rows: NewRow[];
+}
+
+/** Groups rows by the file they go to. Of the rows of one media the first counts; of the states of a letter the last. */
+function partitioned({ entries, isRepeated }: Pick<OutboxBatch, 'entries' | 'isRepeated'>): Iterable<PartitionRows> {
+  const found = new Map<string, PartitionRows>();
+  const seen = new Set<string>();
+  for (const { table, rows, mayBeThere } of entries) {
+    for (const row of rows) {
+      const partition = partitionOf(table, row);
+      const prefix = partitionPrefix(partition);
+      if (table.name !== 'dead-letters') {
+        const identity = JSON.stringify([table.name, ...table.identity.map((name) => row[name])]);
+        if (seen.has(identity)) continue;
+        seen.add(identity);
+      }
+      let group = found.get(prefix);
+      if (group === undefined) {
+        group = { partition, table, rows: [] };
+        found.set(prefix, group);
+      }
+      group.rows.push({ row, mayBeThere: mayBeThere || isRepeated });
+    }
+  }
+  return found.values();
+}
+
+/** Where a row belongs. */
+export function partitionOf(table: Table, row: AnyRow): Partition {
+  const app = String(row['app_id']);
+  switch (table.name) {
+    case 'accepted':
+      return { table: 'accepted', dt: dayOf(String(row['received_at'])) };
+    case 'dead-letters': {
+      // What was no MediaJob has no day of its own; its letter lies below one.
+      const [, dt = ''] = /\/dt=(\d{4}-\d{2}-\d{2})\//.exec(String(row['key'])) ?? [];
+      return { table: 'dead-letters', dt: dt === '' ? dayOf(String(row['died_at'])) : dt, app };
+    }
+    default:
+      return { table: table.name, dt: dayOf(String(row['received_at'])), app };
+  }
+}
+
+/** @throws FailureError */
+export function unwrap<T>(result: Result<T>): T {
+  if (!result.ok) throw new FailureError(result.failure);
+  return result.value;
+}

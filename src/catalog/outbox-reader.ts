@@ -1,0 +1,144 @@
+import type { RedisClient } from '../redis/connect.ts';
+import type { RedisKeys } from '../redis/keys.ts';
+import { type AnyRow, type Table, unpackRow } from './table.ts';
+import { TABLES } from './tables.ts';
+
+const GROUP = 'catalog';
+/** Entries in one command to Redis. */
+const PAGE = 1_000;
+
+/** What one entry of the outbox says. */
+export interface OutboxEntry {
+  /** Of the stream: `<ms>-<seq>`. */
+  readonly id: string;
+  readonly table: Table;
+  readonly rows: readonly AnyRow[];
+  /** True for what the catalog may have already. */
+  readonly mayBeThere: boolean;
+}
+
+export interface OutboxBatch {
+  readonly entries: readonly OutboxEntry[];
+  /** The ids of all entries, those that nobody can read included. */
+  readonly ids: readonly string[];
+  /** The ids of those that nobody can read. */
+  readonly unreadable: readonly string[];
+  /** True for a batch that was taken before: some of it may be in the bucket. */
+  readonly isRepeated: boolean;
+}
+
+/**
+ * The reading end of the outbox: a consumer group whose entries stay pending until they are in the bucket.
+ *
+ * A batch that was taken and not done, by whomever, is given out again first and whole: so a flush that is repeated has
+ * the same entries.
+ */
+export interface OutboxReader {
+  /** Takes the next batch. @param maxRows a batch ends with the page of entries that reaches it. */
+  take(maxRows: number): Promise<OutboxBatch>;
+  /** Forgets a batch that is in the bucket: in one step. */
+  done(batch: Pick<OutboxBatch, 'ids'>): Promise<void>;
+  /** How many entries wait, and since when the first of them does, as a Unix time in milliseconds. */
+  waiting(): Promise<{ readonly count: number; readonly since?: number }>;
+}
+
+/** An entry of a version that is not known here yet: it must wait for a catalog process that knows it. */
+export class NewerRowsError extends Error {
+  override readonly name = 'NewerRowsError';
+}
+
+/** @param consumer any name; entries pending for others are taken over. */
+export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer: string): OutboxReader {
+  const { outbox } = keys;
+
+  async function ensureGroup(): Promise<void> {
+    await redis.xgroup('CREATE', outbox, GROUP, '0', 'MKSTREAM').catch((error: unknown) => {
+      if (!(error instanceof Error && error.message.startsWith('BUSYGROUP'))) throw error;
+    });
+  }
+
+  /** Takes over everything that is pending, whoever has it: the caller holds the lease. */
+  async function pending(): Promise<RawEntry[]> {
+    const entries: RawEntry[] = [];
+    let cursor = '0-0';
+    do {
+      const reply = (await redis.xautoclaim(outbox, GROUP, consumer, 0, cursor, 'COUNT', PAGE)) as unknown[];
+      cursor = String(reply[0]);
+      entries.push(...((reply[1] ?? []) as RawEntry[]));
+    } while (cursor !== '0-0');
+    return entries;
+  }
+
+  async function fresh(maxRows: number): Promise<RawEntry[]> {
+    const entries: RawEntry[] = [];
+    let rows = 0;
+    while (rows < maxRows) {
+      const reply = (await redis.xreadgroup('GROUP', GROUP, consumer, 'COUNT', PAGE, 'STREAMS', outbox, '>')) as
+        | [string, RawEntry[]][]
+        | null;
+      const page = reply?.[0]?.[1] ?? [];
+      if (page.length === 0) break;
+      entries.push(...page);
+      rows += page.reduce((sum, entry) => sum + (parseEntry(entry)?.rows.length ?? 1), 0);
+    }
+    return entries;
+  }
+
+  return {
+    take: async (maxRows) => {
+      await ensureGroup();
+      const repeated = await pending();
+      const raw = repeated.length > 0 ? repeated : await fresh(maxRows);
+      const parsed = raw.map((entry) => ({ id: entry[0], entry: parseEntry(entry) }));
+      return {
+        entries: parsed.flatMap(({ entry }) => entry ?? []),
+        ids: raw.map(([id]) => id),
+        unreadable: parsed.flatMap(({ id, entry }) => (entry === undefined ? id : [])),
+        isRepeated: repeated.length > 0,
+      };
+    },
+
+    done: async ({ ids }) => {
+      if (ids.length === 0) return;
+      const steps = redis.multi();
+      for (let start = 0; start < ids.length; start += PAGE) {
+        const page = ids.slice(start, start + PAGE);
+        steps.xack(outbox, GROUP, ...page).xdel(outbox, ...page);
+      }
+      await steps.exec();
+    },
+
+    waiting: async () => {
+      const [count, first] = await Promise.all([redis.xlen(outbox), redis.xrange(outbox, '-', '+', 'COUNT', 1)]);
+      const since = Number(first[0]?.[0].split('-')[0]);
+      return { count, ...(Number.isNaN(since) ? {} : { since }) };
+    },
+  };
+}
+
+type RawEntry = [id: string, fields: string[] | null];
+
+/** Returns `undefined` for what nobody can read. @throws NewerRowsError */
+function parseEntry([id, fields]: RawEntry): OutboxEntry | undefined {
+  const [schema, packed, mayBeThere] = ['t', 'r', 's'].map((name) => fieldOf(fields ?? [], name));
+  const [name = '', version] = (schema ?? '').split('/');
+  const table = Object.values(TABLES).find((known) => known.name === name);
+  if (table === undefined || packed === undefined) return undefined;
+  if (Number(version) > table.version)
+    throw new NewerRowsError(
+      `the outbox holds ${schema}, which this version does not know: update the catalog process`,
+    );
+  try {
+    const rows = (JSON.parse(packed) as unknown[]).map((row) => unpackRow(table, row));
+    const readable = rows.filter((row) => row !== undefined);
+    if (readable.length < rows.length) return undefined;
+    return { id, table, rows: readable, mayBeThere: mayBeThere !== undefined };
+  } catch {
+    return undefined;
+  }
+}
+
+function fieldOf(fields: readonly string[], name: string): string | undefined {
+  for (let index = 0; index + 1 < fields.length; index += 2) if (fields[index] === name) return fields[index + 1];
+  return undefined;
+}

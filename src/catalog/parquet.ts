@@ -1,0 +1,77 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { VERSION } from '../version.ts';
+import { type Duck, fromNdjson, fromParquet, sqlName, sqlText } from './duck.ts';
+import { type AnyRow, type Column, schemaOf, type Table } from './table.ts';
+
+/** Readers skip row groups by their statistics; DuckDB's own default. */
+const ROW_GROUP_ROWS = 122_880;
+
+/** Marks rows that must be looked for among those that are there already. */
+const SUSPECT: Column = { name: '_may_be_there', type: 'INTEGER', nullable: false, meaning: '' };
+
+export interface NewRow {
+  readonly row: AnyRow;
+  readonly mayBeThere: boolean;
+}
+
+/**
+ * Writes rows to a Parquet file and returns how many it holds.
+ *
+ * @param others files that may hold some of the rows that `mayBeThere`, which are left out then.
+ */
+export async function writeParquet(
+  duck: Duck,
+  table: Table,
+  rows: readonly NewRow[],
+  others: readonly string[],
+  path: string,
+  signal: AbortSignal,
+): Promise<number> {
+  const lines = `${path}.ndjson`;
+  await writeNdjson(
+    lines,
+    rows.map(({ row, mayBeThere }) => ({ ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 })),
+  );
+  const source = fromNdjson(lines, [...table.columns, SUSPECT]);
+  const known =
+    others.length === 0
+      ? ''
+      : `WHERE NOT (${SUSPECT.name} = 1 AND EXISTS (SELECT 1 FROM ${fromParquet(others)} AS there WHERE ${table.identity
+          .map((name) => `there.${sqlName(name)} IS NOT DISTINCT FROM new.${sqlName(name)}`)
+          .join(' AND ')}))`;
+  return copy(duck, table, `SELECT ${columnsOf(table)} FROM ${source} AS new ${known}`, path, signal);
+}
+
+/** Writes what a query gives to a Parquet file of a table, in the table's order, and returns how many rows it holds. */
+export async function copy(
+  duck: Duck,
+  table: Table,
+  query: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<number> {
+  const [answer] = await duck.rows(copyStatement(table, query, path), signal);
+  return Number(answer?.['Count'] ?? 0);
+}
+
+/** @param more further options of COPY. */
+export function copyStatement(table: Table, query: string, path: string, more = ''): string {
+  const metadata = `{${sqlText('weixin-media.schema')}: ${sqlText(schemaOf(table))}, ${sqlText('weixin-media.version')}: ${sqlText(VERSION)}}`;
+  return `COPY (SELECT ${columnsOf(table)} FROM (${query}) ORDER BY ${sqlName(table.order)}) TO ${sqlText(path)}
+    (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP_ROWS}, KV_METADATA ${metadata}${more})`;
+}
+
+/** The columns of a table, each as its type: files of earlier versions may lack some. */
+export function columnsOf(table: Table): string {
+  return table.columns.map(({ name }) => sqlName(name)).join(', ');
+}
+
+export async function writeNdjson(path: string, rows: readonly AnyRow[]): Promise<void> {
+  await writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+}
+
+/** A path in a folder, for a key of the bucket. */
+export function localPath(folder: string, key: string): string {
+  return join(folder, key.replaceAll('/', '__'));
+}

@@ -1,0 +1,32 @@
+import type { CatalogEvent } from '../catalog/catalog-turn.ts';
+import type { Logger } from '../log.ts';
+
+/** Writes what the catalog process does to the log. */
+export function logCatalogEvent(log: Logger, event: CatalogEvent): void {
+  switch (event.type) {
+    case 'flushed': {
+      const { rows, files, entries, ms, isRepeated } = event;
+      log.info({ rows, files, entries, ms, isRepeated }, 'flushed');
+      return;
+    }
+    case 'unreadable':
+      log.error({ ids: event.ids.slice(0, 20), count: event.ids.length }, 'the outbox holds what is none of ours');
+      return;
+    case 'finished':
+      log.warn({ replacements: event.replacements }, 'ended what a catalog process that died had begun');
+      return;
+    case 'compacted': {
+      const { partition, sources, targets, rows } = event;
+      log.info({ ...partition, sources, targets, rows }, 'merged small files');
+      return;
+    }
+    case 'closed': {
+      const { dt, objects, added, foreign } = event;
+      log.info({ dt, objects, added, foreign }, 'day closed');
+      if (added > 0) log.warn({ dt, added }, 'rows that the outbox did not bring were made from their objects');
+      return;
+    }
+    default:
+      event satisfies never;
+  }
+}
