@@ -38,10 +38,15 @@ export interface WriteReceipt {
   /** False when an object with the same bytes lay there already. */
   readonly created: boolean;
   readonly digest: Digest;
-  /** The store's own, without quotes. */
+  /** Of the object at the key, without quotes. Absent where the store did not tell. */
   readonly etag?: string;
-  /** What lay there already. */
+  /** There exactly when not `created`: what lies at the key, with the metadata of whoever put it there. */
   readonly stored?: StoredObject;
+}
+
+/** The receipt of a write that found its bytes there already. */
+export function foundReceipt(digest: Digest, stored: StoredObject): WriteReceipt {
+  return { created: false, digest, stored, ...(stored.etag === undefined ? {} : { etag: stored.etag }) };
 }
 
 export interface StoredObject {

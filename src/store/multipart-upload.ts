@@ -10,6 +10,7 @@ import { Upload } from '@aws-sdk/lib-storage';
 import { orAbort } from '../abort.ts';
 import { SECOND } from '../time.ts';
 import type { StreamedObject } from './archive-store.ts';
+import { etagOf } from './read-object.ts';
 
 /** Parts on the wire at once, for one object. Counted in `PARTS_HELD`. */
 const PARTS_IN_FLIGHT = 2;
@@ -26,6 +27,7 @@ const BEGIN_GRACE_MS = 5 * SECOND;
  * used: `signal` ends the requests, which makes the upload fail, and a failing upload sends AbortMultipartUpload before
  * it rejects. Only that request is not cancelled, and the one that begins the upload not at once.
  *
+ * @returns the ETag, where the store tells it.
  * @throws what the store or `object.chunks` threw.
  */
 export async function uploadInParts(
@@ -35,7 +37,7 @@ export async function uploadInParts(
   partSizeBytes: number,
   createOnly: boolean,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<string | undefined> {
   signal.throwIfAborted();
   const begun = new AbortController();
   let grace: NodeJS.Timeout | undefined;
@@ -82,7 +84,7 @@ export async function uploadInParts(
     leavePartsOnError: false,
   });
   try {
-    await upload.done();
+    return etagOf((await upload.done()).ETag);
   } finally {
     signal.removeEventListener('abort', onAbort);
     clearTimeout(grace);

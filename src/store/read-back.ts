@@ -1,5 +1,12 @@
 import { type Failure, fail, type Result, succeed } from '../failure.ts';
-import type { ArchiveStore, Digest, StoredObject, StreamedObject, WriteReceipt } from './archive-store.ts';
+import {
+  type ArchiveStore,
+  type Digest,
+  foundReceipt,
+  type StoredObject,
+  type StreamedObject,
+  type WriteReceipt,
+} from './archive-store.ts';
 
 /** How often an object that came back as other bytes is written anew within a call. */
 const REWRITES = 3;
@@ -39,14 +46,15 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
   ): Promise<Result<WriteReceipt>> {
     const there = await store.head(key, signal);
     if (!there.ok) return there;
-    if (there.value?.metadata['sha256'] !== undefined) return { ok: false, failure: conflict };
+    if (there.value === undefined) return gone(key);
+    if (there.value.metadata['sha256'] !== undefined) return { ok: false, failure: conflict };
     const ours = digest();
     const readings = new Set<string>();
     for (let reading = 0; reading < READINGS; reading += 1) {
       const stored = await store.digest(key, signal);
       if (!stored.ok) return stored;
-      if (stored.value === undefined) return fail('store-busy', { detail: `${key} was there and is gone` });
-      if (stored.value.sha256 === ours.sha256) return succeed({ created: false, digest: ours });
+      if (stored.value === undefined) return gone(key);
+      if (stored.value.sha256 === ours.sha256) return succeed(foundReceipt(ours, there.value));
       readings.add(stored.value.sha256);
     }
     if (readings.size > 1) return fail('store-busy', { detail: `${key} comes back as other bytes each time` });
@@ -95,4 +103,8 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
       return mistake.code === 'store-corrupted' ? succeed(undefined) : fail(mistake.code, mistake);
     },
   };
+}
+
+function gone(key: string): Result<never> {
+  return fail('store-busy', { detail: `${key} was there and is gone` });
 }

@@ -1,20 +1,21 @@
 import { createHash } from 'node:crypto';
 import { DeleteObjectCommand, PutObjectCommand, type PutObjectCommandInput, type S3Client } from '@aws-sdk/client-s3';
 import { type Failure, FailureError, fail, type Result, succeed } from '../failure.ts';
-import type {
-  ArchiveStore,
-  Digest,
-  ListedObject,
-  StoredObject,
-  StreamedObject,
-  WholeObject,
-  WriteReceipt,
+import {
+  type ArchiveStore,
+  type Digest,
+  foundReceipt,
+  type ListedObject,
+  type StoredObject,
+  type StreamedObject,
+  type WholeObject,
+  type WriteReceipt,
 } from './archive-store.ts';
 import { attempt } from './attempt.ts';
 import { listObjects } from './list-objects.ts';
 import { abandonUploads, uploadInParts } from './multipart-upload.ts';
 import { withPayloadHash } from './payload-hash.ts';
-import { headObject, openObject } from './read-object.ts';
+import { etagOf, headObject, openObject } from './read-object.ts';
 import { classifyStoreError, isConditionUnsupported, isPreconditionFailed, leavesOutcomeOpen } from './s3-errors.ts';
 
 /** A dead letter with a forged history is 6 MB at most; a larger document is not one of ours. */
@@ -33,8 +34,7 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
 
   async function write(object: WholeObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
     try {
-      await putWhole(object, signal);
-      return succeed({ created: true, digest: object.digest });
+      return succeed(createdReceipt(object.digest, await putWhole(object, signal)));
     } catch (error) {
       signal.throwIfAborted();
       if (createOnly && isConditionUnsupported(error)) {
@@ -48,7 +48,7 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
   async function putWhole(
     { key, body, contentType, metadata, digest }: WholeObject,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string | undefined> {
     const input: PutObjectCommandInput = {
       Bucket: bucket,
       Key: key,
@@ -58,7 +58,8 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
       Metadata: { ...metadata },
       ...(createOnly ? { IfNoneMatch: '*' } : {}),
     };
-    await client.send(withPayloadHash(new PutObjectCommand(input), digest.sha256), { abortSignal: signal });
+    const command = withPayloadHash(new PutObjectCommand(input), digest.sha256);
+    return etagOf((await client.send(command, { abortSignal: signal })).ETag);
   }
 
   async function writeStream(object: StreamedObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
@@ -68,8 +69,9 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
       ended = true;
     }
     try {
-      await uploadInParts(client, bucket, { ...object, chunks: watched() }, partSizeBytes, createOnly, signal);
-      return succeed({ created: true, digest: object.digest() });
+      const watching = { ...object, chunks: watched() };
+      const etag = await uploadInParts(client, bucket, watching, partSizeBytes, createOnly, signal);
+      return succeed(createdReceipt(object.digest(), etag ?? (await etagAt(object.key, signal))));
     } catch (error) {
       signal.throwIfAborted();
       // The bytes themselves were bad: nothing was completed, so nothing needs to be looked at.
@@ -83,6 +85,12 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
       if (!ended) return { ok: false, failure: reason };
       return afterFailedWrite(object, object.digest(), reason, signal);
     }
+  }
+
+  /** For stores whose answer to a completed upload has no ETag. What has been written is written, though it be unknown. */
+  async function etagAt(key: string, signal: AbortSignal): Promise<string | undefined> {
+    const found = await head(key, signal);
+    return found.ok ? found.value?.etag : undefined;
   }
 
   /**
@@ -105,9 +113,9 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
         : { ok: false, failure: reason };
     }
 
-    const { sizeBytes, metadata } = found.value;
+    const { sizeBytes, metadata, etag } = found.value;
     if (sizeBytes !== digest.sizeBytes) return conflict(object.key, digest, sizeBytes);
-    if (metadata['archived-at'] === object.metadata['archived-at']) return succeed({ created: true, digest });
+    if (metadata['archived-at'] === object.metadata['archived-at']) return succeed(createdReceipt(digest, etag));
     if (metadata['sha256'] === undefined) {
       const stored = await readDigest(object.key, signal);
       if (!stored.ok) return stored;
@@ -115,7 +123,7 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
     } else if (metadata['sha256'] !== digest.sha256) {
       return conflict(object.key, digest, sizeBytes);
     }
-    return succeed({ created: false, digest });
+    return succeed(foundReceipt(digest, found.value));
   }
 
   function head(key: string, signal: AbortSignal): Promise<Result<StoredObject | undefined>> {
@@ -187,6 +195,10 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
     writeJson,
     abandonUploads: (prefix, signal) => attempt(signal, () => abandonUploads(client, bucket, prefix, signal)),
   };
+}
+
+function createdReceipt(digest: Digest, etag: string | undefined): WriteReceipt {
+  return { created: true, digest, ...(etag === undefined ? {} : { etag }) };
 }
 
 function jsonOf(text: string): unknown {

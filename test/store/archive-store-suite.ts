@@ -52,7 +52,8 @@ export function describeArchiveStore(name: string, open: () => Promise<S3Backend
       test.each([0, 1, PART_SIZE_BYTES - 1, PART_SIZE_BYTES])('of %i bytes stores those bytes', async (sizeBytes) => {
         const object = wholeObject(someBytes(sizeBytes));
         const { digest, key } = object;
-        expect(await bench.store.write(object, never)).toEqual({ ok: true, value: { created: true, digest } });
+        const written = await bench.store.write(object, never);
+        expect(written).toEqual({ ok: true, value: { created: true, digest, etag: await bench.etagAt(key) } });
         expect(sha256Of((await bench.bytesAt(key)) ?? Buffer.from('nothing'))).toBe(digest.sha256);
         expect(await bench.store.digest(key, never)).toEqual({ ok: true, value: digest });
       });
@@ -63,7 +64,9 @@ export function describeArchiveStore(name: string, open: () => Promise<S3Backend
           const body = someBytes(sizeBytes);
           const object = streamedObject(() => chunksOf(body, 65_521));
           const digest = { sizeBytes, sha256: sha256Of(body) };
-          expect(await bench.store.writeStream(object, never)).toEqual({ ok: true, value: { created: true, digest } });
+          const written = await bench.store.writeStream(object, never);
+          const etag = await bench.etagAt(object.key);
+          expect(written).toEqual({ ok: true, value: { created: true, digest, etag } });
           expect(sha256Of((await bench.bytesAt(object.key)) ?? Buffer.from('nothing'))).toBe(digest.sha256);
           expect(await bench.openUploads()).toEqual([]);
         },
@@ -118,9 +121,15 @@ export function describeArchiveStore(name: string, open: () => Promise<S3Backend
         const first = wholeObject(body);
         const second = wholeObject(body, { key: first.key });
         expect(await bench.store.write(first, never)).toMatchObject({ value: { created: true } });
-        expect(await bench.store.write(second, never)).toEqual({
+        const written = await bench.store.write(second, never);
+        const { digest } = first;
+        const etag = await bench.etagAt(first.key);
+        const stored = { key: first.key, sizeBytes: 1_000, metadata: first.metadata, contentType: 'image/jpeg', etag };
+        expect(written).toEqual({
           ok: true,
-          value: { created: !backend.createOnly, digest: first.digest },
+          value: backend.createOnly
+            ? { created: false, digest, etag, stored: { ...stored, lastModified: expect.any(Number) } }
+            : { created: true, digest, etag },
         });
         const kept = backend.createOnly ? first : second;
         expect(await bench.store.head(first.key, never)).toMatchObject({ value: { metadata: kept.metadata } });

@@ -159,7 +159,8 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         const written = await bench.store.write(object, never);
         const lies = await bench.bytesAt(object.key);
         if (becomes === 'stored') {
-          expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest } });
+          const etag = await bench.etagAt(object.key);
+          expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest, etag } });
           expect(lies).toEqual(object.body);
         } else {
           expect(written).toMatchObject({ ok: false, failure: { code: becomes } });
@@ -180,7 +181,8 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         const written = await bench.store.writeStream(object, never);
         const lies = await bench.bytesAt(object.key);
         if (becomes === 'stored') {
-          expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest() } });
+          const etag = await bench.etagAt(object.key);
+          expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest(), etag } });
           expect(lies?.equals(body)).toBe(true);
         } else {
           expect(written).toMatchObject({ ok: false, failure: { code: becomes } });
@@ -188,6 +190,30 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         }
         expect(await bench.openUploads(object.key)).toEqual([]);
         expect(bench.proxy.count(on)).toBeLessThanOrEqual(requests);
+      });
+    });
+
+    describe('a completed upload whose answer has no ETag', () => {
+      const body = '<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>';
+      const NO_ETAG: Fault = { type: 'replace-answer', body };
+
+      test('is looked at for it', async () => {
+        await using bench = await openBench([NO_ETAG]);
+        bench.proxy.arm('CompleteMultipartUpload', NO_ETAG);
+        const object = streamedObject(someBytes(PART_SIZE_BYTES + 1));
+        const written = await bench.store.writeStream(object, never);
+        const etag = await bench.etagAt(object.key);
+        expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest(), etag } });
+        expect(bench.proxy.count('HeadObject')).toBe(1);
+      });
+
+      test('is stored all the same, though it can not be looked at', async () => {
+        await using bench = await openBench([NO_ETAG]);
+        bench.proxy.arm('CompleteMultipartUpload', NO_ETAG);
+        bench.proxy.arm('HeadObject', DENIED);
+        const object = streamedObject(someBytes(PART_SIZE_BYTES + 1));
+        const written = await bench.store.writeStream(object, never);
+        expect(written).toEqual({ ok: true, value: { created: true, digest: object.digest() } });
       });
     });
 
@@ -208,9 +234,12 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         const ours = wholeObject(theirs.body, { key: theirs.key });
         expect(await bench.store.write(theirs, never)).toMatchObject({ ok: true });
         bench.proxy.arm('PutObject', CUT);
+        const { key, contentType, metadata, digest } = theirs;
+        const etag = await bench.etagAt(key);
+        const stored = { key, sizeBytes: 300_000, contentType, metadata, etag, lastModified: expect.any(Number) };
         expect(await bench.store.write(ours, never)).toEqual({
           ok: true,
-          value: { created: false, digest: ours.digest },
+          value: { created: false, digest, etag, stored },
         });
       });
 
@@ -247,8 +276,11 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         const object = wholeObject(body);
         await put(bench, object.key, theirs);
         bench.proxy.arm('PutObject', EXISTS);
+        const { key } = object;
+        const etag = await bench.etagAt(key);
+        const value = { created: false, etag, stored: { key, etag, metadata: {} } };
         expect(await bench.store.write(object, never)).toMatchObject(
-          becomes === 'success' ? { ok: true, value: { created: false } } : { ok: false, failure: { code: becomes } },
+          becomes === 'success' ? { ok: true, value } : { ok: false, failure: { code: becomes } },
         );
         expect(await bench.bytesAt(object.key)).toEqual(theirs);
       });
@@ -275,8 +307,11 @@ export function describeStoreFaults(name: string, open: () => Promise<S3Backend>
         const object = streamedObject(streamed);
         await put(bench, object.key, theirs);
         bench.proxy.arm('CompleteMultipartUpload', EXISTS);
+        const { key } = object;
+        const etag = await bench.etagAt(key);
+        const value = { created: false, etag, stored: { key, etag, metadata: {} } };
         expect(await bench.store.writeStream(object, never)).toMatchObject(
-          becomes === 'success' ? { ok: true, value: { created: false } } : { ok: false, failure: { code: becomes } },
+          becomes === 'success' ? { ok: true, value } : { ok: false, failure: { code: becomes } },
         );
         expect((await bench.bytesAt(object.key))?.equals(theirs)).toBe(true);
         expect(await bench.openUploads(object.key)).toEqual([]);

@@ -43,6 +43,8 @@ export type Fault =
   | { readonly type: 'stall-answer'; readonly afterBytes: number }
   /** An answer that is not the store's; an S3 error of this code, unless there is a body. */
   | { readonly type: 'answer'; readonly status: number; readonly code?: string; readonly body?: string }
+  /** All is done, and this is told in place of the answer's body. */
+  | { readonly type: 'replace-answer'; readonly body: string }
   /** Nothing is read and nothing answered; or all is done and nothing answered. */
   | { readonly type: 'hang'; readonly where: 'before' | 'after' }
   /** Each piece of the body is taken after a pause, and the answer given after another. */
@@ -190,6 +192,11 @@ export async function startFaultProxy(
       if (fault?.type === 'lose-answer' || fault?.type === 'hang') return;
       if (fault?.type === 'slow') await sleep(fault.everyMs);
       if (fault?.type === 'hold-answer') await rule?.released.promise;
+      if (fault?.type === 'replace-answer') {
+        outgoing.writeHead(answer.statusCode ?? 500, { 'content-type': 'application/xml' }).end(fault.body);
+        request.status = answer.statusCode ?? 500;
+        return;
+      }
       if (fault?.type === 'cut-answer' || fault?.type === 'stall-answer') {
         outgoing.writeHead(answer.statusCode ?? 500, answer.rawHeaders);
         outgoing.write(body.subarray(0, fault.afterBytes), () => {

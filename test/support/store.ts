@@ -2,6 +2,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import {
   CreateBucketCommand,
   GetObjectCommand,
+  HeadObjectCommand,
   ListMultipartUploadsCommand,
   NoSuchKey,
   type S3Client,
@@ -84,6 +85,8 @@ export interface StoreBench extends AsyncDisposable {
   readonly direct: S3Client;
   /** The bytes of an object, read around the proxy. */
   bytesAt(key: string): Promise<Buffer | undefined>;
+  /** The ETag of an object without its quotes, asked for around the proxy. */
+  etagAt(key: string): Promise<string | undefined>;
   /** The keys of the multipart uploads below a prefix that the server keeps open; one that can't tell is watched. */
   openUploads(prefix?: string): Promise<string[]>;
 }
@@ -116,6 +119,10 @@ export async function openStoreBench(
         if (error instanceof NoSuchKey) return undefined;
         throw error;
       }
+    },
+    etagAt: async (key) => {
+      const { ETag } = await direct.send(new HeadObjectCommand({ Bucket: bucket, Key: key }));
+      return ETag?.replaceAll('"', '');
     },
     openUploads: async (prefix = '') => {
       if (!backend.listsUploads) return proxy.openUploads().filter((key) => key.startsWith(prefix));
