@@ -30,6 +30,8 @@ export interface S3Backend extends AsyncDisposable {
   readonly checksPayload: boolean;
   /** Tells which multipart uploads are open. */
   readonly listsUploads: boolean;
+  /** Keeps versions where a bucket is told to. */
+  readonly keepsVersions: boolean;
 }
 
 /** The S3 server in this process: quick, and less strict than a real one. */
@@ -43,6 +45,7 @@ export async function openEmbeddedBackend(): Promise<S3Backend> {
     createOnly: false,
     checksPayload: false,
     listsUploads: false,
+    keepsVersions: false,
     [Symbol.asyncDispose]: stop,
   };
 }
@@ -57,6 +60,7 @@ export async function openGatewayBackend(
     createOnly: true,
     checksPayload: true,
     listsUploads: true,
+    keepsVersions: true,
     [Symbol.asyncDispose]: async () => undefined,
   };
   const client = clientOf(backend);
