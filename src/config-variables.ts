@@ -1,4 +1,3 @@
-import { tmpdir } from 'node:os';
 import { parseApiTokens } from './api-token.ts';
 import {
   allowList,
@@ -257,7 +256,6 @@ export const VARIABLES = {
     parse: nonEmpty,
     expected: 'the path of a folder for files on their way',
     example: '/var/tmp',
-    default: tmpdir(),
   }),
   LOG_LEVEL: variable({ parse: oneOf(LOG_LEVELS), expected: LOG_LEVELS.join(', '), example: 'info', default: 'info' }),
 } as const;

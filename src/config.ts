@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { distance } from 'fastest-levenshtein';
 import type { ApiToken } from './api-token.ts';
 import { MIB } from './config-values.ts';
@@ -233,7 +234,7 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       flushMs: withDefault('CATALOG_FLUSH_SECONDS') * SECOND,
       closeAfterMs: withDefault('CATALOG_CLOSE_AFTER_HOURS') * HOUR,
       memoryBytes: withDefault('CATALOG_MEMORY'),
-      folder: withDefault('CATALOG_FOLDER'),
+      folder: read('CATALOG_FOLDER') ?? tmpdir(),
     },
     logLevel: withDefault('LOG_LEVEL'),
   };

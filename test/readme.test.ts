@@ -208,17 +208,30 @@ describe('docker-compose.yml', () => {
     ...['HTTP_HOST', 'HTTP_PORT', 'API_TOKENS', 'API_RATE_LIMIT'],
     ...['WEIXIN_PUSH_TOKEN', 'WEIXIN_PUSH_AES_KEY', 'WEIXIN_PUSH_MODE', 'WEIXIN_FORWARD_URL'],
   ];
+  const ofCatalog = known.filter((name) => name.startsWith('CATALOG_'));
   const ofArchiving = /^(METRICS_|WORKER_|WEIXIN_(DOWNLOAD|TOTAL_TIMEOUT)|MEDIA_MAX_BYTES$|ARCHIVE_PART_SIZE$)/;
   const services = [
     {
       service: 'worker',
       own: ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'METRICS_HOST', 'METRICS_PORT'],
-      wanted: known.filter((name) => !ofIngest.includes(name)),
+      wanted: known.filter((name) => ![...ofIngest, ...ofCatalog].includes(name)),
     },
     {
       service: 'ingest',
       own: ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'HTTP_HOST', 'HTTP_PORT'],
-      wanted: known.filter((name) => !ofArchiving.test(name)),
+      wanted: known.filter((name) => !(ofArchiving.test(name) || ofCatalog.includes(name))),
+    },
+    {
+      service: 'catalog',
+      own: ['REDIS_URL', 'S3_FORCE_PATH_STYLE', 'METRICS_HOST', 'METRICS_PORT'],
+      wanted: [
+        'QUEUE_PREFIX',
+        'ARCHIVE_PART_SIZE',
+        'MEDIA_TTL_HOURS',
+        'SHUTDOWN_GRACE_SECONDS',
+        'LOG_LEVEL',
+        ...ofCatalog,
+      ],
     },
   ];
 
