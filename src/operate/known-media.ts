@@ -133,7 +133,7 @@ async function aboutArchived(desk: Desk, name: MediaName, key: string): Promise<
     ['type', contentType],
     ...Object.entries(metadata).map(([label, value]): [string, string] => [label, value]),
   ]);
-  return { facts: { ...facts, ...asked.value }, text: `${titleOf(name)}\n${rows}` };
+  return { facts: { ...facts, sizeBytes, contentType, metadata }, text: `${titleOf(name)}\n${rows}` };
 }
 
 async function aboutListed(desk: Desk, summary: DeadLetterSummary): Promise<Known> {

@@ -30,14 +30,8 @@ function logEvents(events: readonly JobEvent[], level?: string): ReturnType<type
 
 const job = testJob({ source: { openId: 'oPERSON', messageId: '24' } });
 const failure = { code: 'ip-not-allowed', errcode: 40164, errmsg: 'invalid ip' } as const;
-const object = {
-  key: 'media/x.jpg',
-  sizeBytes: 5,
-  sha256: 'ab',
-  contentType: 'image/jpeg',
-  metadata: {},
-  created: true,
-};
+const stored = { key: 'media/x.jpg', sizeBytes: 5, sha256: 'ab', contentType: 'image/jpeg', created: true };
+const object = { ...stored, metadata: {} };
 const { appId, mediaId } = job;
 
 const EVENTS: readonly [JobEvent, string, object][] = [
@@ -50,7 +44,7 @@ const EVENTS: readonly [JobEvent, string, object][] = [
       appId,
       mediaId,
       messageId: '24',
-      ...object,
+      ...stored,
       durationMs: 7,
       attempt: 2,
       marginMs: 9,
