@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createCatalogTurn, UPKEEP_EVERY_MS } from '../src/catalog/catalog-turn.ts';
 import { openDuck } from '../src/catalog/duck.ts';
+import { readOutboxDepth } from '../src/catalog/outbox.ts';
 import { createOutboxReader } from '../src/catalog/outbox-reader.ts';
 import type { ConfigWithStore } from '../src/config.ts';
 import { FAILURES, FailureError } from '../src/failure.ts';
@@ -130,9 +131,9 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   /** Never rejects: what could not be done is done again in a later turn. */
   async function attempt(signal: AbortSignal, isLast: boolean): Promise<void> {
     try {
-      const { count, since } = await reader.waiting();
-      metrics.observeOutbox(count, since === undefined ? 0 : Math.max(0, now() - since));
-      const isDue = count >= catalog.flushRows || (since !== undefined && now() - since >= catalog.flushMs);
+      const { entries, since } = await readOutboxDepth(redis, keys);
+      metrics.observeOutbox(entries, since === undefined ? 0 : Math.max(0, now() - since));
+      const isDue = entries >= catalog.flushRows || (since !== undefined && now() - since >= catalog.flushMs);
       const mustKeepUp = !isLast && elapsed() - upkeptAt >= UPKEEP_EVERY_MS;
       if (!isDue && !isLast && !mustKeepUp) return;
       await whileHeld(redis, keys.catalogLease, Math.min(worker.lockMs, MAX_LEASE_MS), signal, async (held) => {

@@ -38,8 +38,6 @@ export interface OutboxReader {
   take(maxRows: number): Promise<OutboxBatch>;
   /** Forgets a batch that is in the bucket: in one step. */
   done(batch: Pick<OutboxBatch, 'ids'>): Promise<void>;
-  /** How many entries wait, and since when the first of them does, as a Unix time in milliseconds. */
-  waiting(): Promise<{ readonly count: number; readonly since?: number }>;
 }
 
 /** An entry of a version that is not known here yet: it must wait for a catalog process that knows it. */
@@ -106,12 +104,6 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
         steps.xack(outbox, GROUP, ...page).xdel(outbox, ...page);
       }
       await steps.exec();
-    },
-
-    waiting: async () => {
-      const [count, first] = await Promise.all([redis.xlen(outbox), redis.xrange(outbox, '-', '+', 'COUNT', 1)]);
-      const since = Number(first[0]?.[0].split('-')[0]);
-      return { count, ...(Number.isNaN(since) ? {} : { since }) };
     },
   };
 }

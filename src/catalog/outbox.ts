@@ -50,6 +50,19 @@ export function createOutbox(redis: RedisClient, keys: RedisKeys, now: Clock): O
   };
 }
 
+/** What waits to be written to the catalog. */
+export interface OutboxDepth {
+  readonly entries: number;
+  /** Since when the first of them waits, as a Unix time in milliseconds; absent when nothing waits. */
+  readonly since?: number;
+}
+
+export async function readOutboxDepth(redis: RedisClient, { outbox }: RedisKeys): Promise<OutboxDepth> {
+  const [entries, first] = await Promise.all([redis.xlen(outbox), redis.xrange(outbox, '-', '+', 'COUNT', 1)]);
+  const since = Number(first[0]?.[0].split('-')[0]);
+  return { entries, ...(Number.isNaN(since) ? {} : { since }) };
+}
+
 /** What dead letters tell of each new state. */
 export function announceTo(outbox: Pick<Outbox, 'deadLetter'>): (key: string, letter: DeadLetter) => Promise<void> {
   return (key, letter) => outbox.deadLetter(deadLetterRowOf(key, letter));

@@ -1,7 +1,8 @@
 import { orAbort } from '../abort.ts';
+import { MAX_OUTBOX_ENTRIES, readOutboxDepth } from '../catalog/outbox.ts';
 import type { Config } from '../config.ts';
 import { FAILURES, type Result, succeed } from '../failure.ts';
-import { connectRedis, DatabaseRefusedError, describeRedis, untilReady } from '../redis/connect.ts';
+import { connectRedis, DatabaseRefusedError, describeRedis, type RedisClient, untilReady } from '../redis/connect.ts';
 import { createFleetClock } from '../redis/fleet-clock.ts';
 import { redisKeys } from '../redis/keys.ts';
 import { describeDurability, isFull, readRedisFacts, redisMistakes } from '../redis/redis-facts.ts';
@@ -22,6 +23,8 @@ import { probeCloudCall } from './probe-cloud-call.ts';
 const REDIS_TIMEOUT_MS = 5 * SECOND;
 const STORE_TIMEOUT_MS = 60 * SECOND;
 const TOKEN_TIMEOUT_MS = 30 * SECOND;
+/** Long before the outbox is full. */
+const OUTBOX_LATE_MS = 15 * MINUTE;
 /** Users have seen pauses of half an hour to an hour. */
 const OLD_TICKET_MS = 90 * MINUTE;
 
@@ -61,7 +64,7 @@ async function checkRedis(config: Config): Promise<Finding[]> {
     const found: Finding = isFull(facts)
       ? { check: 'redis', result: 'fail', detail: `full: ${detail}`, hint: 'It takes no media. Raise its maxmemory.' }
       : { check: 'redis', result: 'ok', detail };
-    return [found, ...mistakes];
+    return [found, ...mistakes, ...(await checkOutbox(redis, config.redis.prefix))];
   } catch (error) {
     if (error instanceof DatabaseRefusedError) lastError = error.message;
     return [
@@ -70,6 +73,16 @@ async function checkRedis(config: Config): Promise<Finding[]> {
   } finally {
     redis.disconnect();
   }
+}
+
+/** Silent while all is well: who needs no catalog runs no catalog process. */
+async function checkOutbox(redis: RedisClient, prefix: string): Promise<Finding[]> {
+  const { entries, since } = await readOutboxDepth(redis, redisKeys(prefix));
+  if (since === undefined || Date.now() - since < OUTBOX_LATE_MS) return [];
+  const minutes = Math.round((Date.now() - since) / MINUTE);
+  const detail = `${entries} entries wait to be written, the first for ${minutes} min`;
+  const hint = `Run weixin-media catalog. Beyond ${MAX_OUTBOX_ENTRIES} entries the oldest are dropped; closing their day makes up for media.`;
+  return [{ check: 'catalog', result: 'warn', detail, hint }];
 }
 
 async function checkBucket({ store }: Config): Promise<Finding[]> {

@@ -1,3 +1,4 @@
+import { type OutboxDepth, readOutboxDepth } from '../catalog/outbox.ts';
 import type { Config } from '../config.ts';
 import { FAILURES } from '../failure.ts';
 import type { Gate } from '../queue/gates.ts';
@@ -17,12 +18,13 @@ export async function status(config: Config, output: Output): Promise<number> {
   await using queue = await openQueue(config);
   const { redis, keys, lanes, gates, fleet, throughput, deadLetterIndex } = queue;
   const appIds = config.accounts.map(({ appId }) => appId);
-  const [stats, closed, workers, done, deadLetters] = await Promise.all([
+  const [stats, closed, workers, done, deadLetters, outbox] = await Promise.all([
     readQueueStats(redis, keys, lanes, appIds),
     gates.list(),
     fleet.list(),
     throughput.read(THROUGHPUT_MINUTES),
     deadLetterIndex.count(),
+    readOutboxDepth(redis, keys),
   ]);
   const now = Date.now();
   const apps = stats.map((lane) => {
@@ -46,6 +48,7 @@ export async function status(config: Config, output: Output): Promise<number> {
       hint: FAILURES[gate.reason].hint,
     })),
     workers,
+    outbox: outboxFacts(outbox, now),
     recentMinutes: THROUGHPUT_MINUTES,
     apps,
   };
@@ -67,12 +70,21 @@ function deadlineFacts(
   };
 }
 
+/** What waits for the catalog process, and how long the first of it has. */
+function outboxFacts({ entries, since }: OutboxDepth, now: number): Report['outbox'] {
+  return {
+    entries,
+    ...(since === undefined ? {} : { oldestSeconds: Math.max(0, Math.round((now - since) / SECOND)) }),
+  };
+}
+
 interface Report {
   readonly waiting: number;
   readonly delayed: number;
   readonly active: number;
   readonly failed: number;
   readonly deadLetters: number;
+  readonly outbox: { readonly entries: number; readonly oldestSeconds?: number };
   readonly workers: readonly { host: string; pid: number; version: string; inFlight: number; concurrency: number }[];
   readonly apps: readonly {
     appId: string;
@@ -91,7 +103,7 @@ function describe(report: Report, closed: readonly Gate[], now: number): string 
     `waiting ${waiting}, delayed ${delayed}, active ${active}, failed ${failed}`,
     `dead letters ${deadLetters}, workers ${workers.length}`,
   ];
-  const sections = [parts.join(', ')];
+  const sections = [[parts.join(', '), ...outboxText(report.outbox)].join('\n')];
   if (apps.length > 0) sections.push(whatWaits(apps), whatWasDone(apps));
   if (closed.length > 0) {
     const gates = closed.map((gate): Field => [gate.appId, ...gateLines(gate, now)]);
@@ -108,6 +120,16 @@ function describe(report: Report, closed: readonly Gate[], now: number): string 
     sections.push(table(['worker', 'pid', 'version', 'active', 'of'], rows));
   }
   return sections.join('\n\n');
+}
+
+/** Long before it is full. */
+const OUTBOX_LATE_SECONDS = 900;
+
+function outboxText({ entries, oldestSeconds = 0 }: Report['outbox']): string[] {
+  if (entries === 0) return [];
+  const isLate = oldestSeconds >= OUTBOX_LATE_SECONDS;
+  const late = isLate ? ' (late: does a catalog process run?)' : '';
+  return [`outbox ${entries}, the first for ${duration(oldestSeconds * SECOND)}${late}`];
 }
 
 function whatWaits(apps: Report['apps']): string {

@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import { startTokenService } from '../../src/demo/weixin/token-service.ts';
+import { closeRedis, connectRedis } from '../../src/redis/connect.ts';
+import { redisKeys } from '../../src/redis/keys.ts';
+import { Secret } from '../../src/secret.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { APP_ID, APP_SECRET, OTHER_APP_ID } from '../support/jobs.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
@@ -115,6 +118,20 @@ describe('Redis', () => {
     await using limited = await openOwnRedis({ arguments: ['--maxmemory', '64mb'] });
     const { of } = await examine({ REDIS_URL: limited.url });
     expect(of('redis')).toMatchObject([{ detail: expect.stringMatching(/ of 64\.0 MiB used$/) }]);
+  });
+
+  test('whose outbox nobody has written to the catalog for long is a warning', async () => {
+    const { outbox } = redisKeys(stack.config.redis.prefix);
+    const config = { url: new Secret(redis.url), prefix: '', sentinelMaster: '' };
+    const client = connectRedis(config, 'patient', 'test', () => undefined);
+    await client.xadd(outbox, `${Date.now() - 3_600_000}-0`, 't', 'media/1', 'r', '[]');
+    const late = await examine();
+    expect(late.of('catalog')).toMatchObject([
+      { result: 'warn', detail: expect.stringMatching(/^1 entries wait .* for 60 min$/) },
+    ]);
+    await client.del(outbox);
+    await closeRedis(client);
+    expect((await examine()).of('catalog')).toEqual([]);
   });
 
   test('that is full fails, with what to do', async () => {

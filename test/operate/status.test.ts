@@ -27,6 +27,7 @@ test('of an idle fleet is one line of JSON, all zero', async () => {
       deadLetters: 0,
       gates: [],
       workers: [],
+      outbox: { entries: 0 },
       recentMinutes: 15,
       apps: [{ appId: APP_ID, waiting: 0, delayed: 0, active: 0, failed: 0, recent: NOTHING }],
     },
@@ -80,7 +81,10 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
   ]);
 
   expect(text).toMatchObject({ code: 0, stderr: '' });
-  expect(text.stdout).toMatch(/^waiting 3, delayed 0, active 0, failed 0, dead letters 0, workers 1\n/);
+  expect(report?.['outbox']).toMatchObject({ entries: 2, oldestSeconds: expect.any(Number) });
+  expect(text.stdout).toMatch(
+    /^waiting 3, delayed 0, active 0, failed 0, dead letters 0, workers 1\noutbox 2, the first for \d+ s\n/,
+  );
   expect(text.stdout).toMatch(/^app +waiting +delayed +active +failed +nearest deadline$/m);
   expect(text.stdout).toMatch(new RegExp(`^${OTHER_APP_ID} +1 +0 +0 +0 +-.*\\(late\\)$`, 'm'));
   expect(text.stdout).toMatch(/^in 15 min +archived +bytes +retry +wait +dead$/m);
@@ -96,6 +100,13 @@ test('tells what waits, what is late, which gates are closed and what the fleet 
   expect(text.stdout).toMatch(/^worker +pid +version +active +of\na-host +7 +1 +3 +32$/m);
   for (const line of text.stdout.split('\n')) expect(line.length).toBeLessThan(80);
   await others[Symbol.asyncDispose]();
+});
+
+test('says when nobody has written the outbox to the catalog for long', async () => {
+  const { redis, keys } = stack.queue;
+  await redis.xadd(keys.outbox, `${Date.now() - 2 * HOUR}-0`, 't', 'media/1', 'r', '[]');
+  const { stdout } = await stack.command(['status']);
+  expect(stdout).toMatch(/^outbox 1, the first for 2 h \(late: does a catalog process run\?\)$/m);
 });
 
 test('needs neither bucket nor account', async () => {
