@@ -12,6 +12,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** The folders of src/, and what each may import of the others. */
 const FOLDERS: Readonly<Record<string, readonly string[]>> = {
   media: [],
+  derive: ['media'],
   redis: [],
   store: ['media'],
   weixin: ['media', 'redis'],
@@ -19,9 +20,21 @@ const FOLDERS: Readonly<Record<string, readonly string[]>> = {
   'dead-letter': ['redis', 'store', 'archive'],
   catalog: ['media', 'redis', 'store', 'archive', 'dead-letter'],
   queue: ['media', 'redis', 'store', 'archive', 'dead-letter', 'catalog'],
-  operate: ['media', 'redis', 'store', 'weixin', 'archive', 'dead-letter', 'catalog', 'queue'],
-  ingest: ['media', 'redis', 'store', 'weixin', 'archive', 'dead-letter', 'catalog', 'queue', 'operate'],
-  demo: ['media', 'redis', 'store', 'weixin', 'archive', 'dead-letter', 'catalog', 'queue', 'operate', 'ingest'],
+  operate: ['media', 'derive', 'redis', 'store', 'weixin', 'archive', 'dead-letter', 'catalog', 'queue'],
+  ingest: ['media', 'derive', 'redis', 'store', 'weixin', 'archive', 'dead-letter', 'catalog', 'queue', 'operate'],
+  demo: [
+    'media',
+    'derive',
+    'redis',
+    'store',
+    'weixin',
+    'archive',
+    'dead-letter',
+    'catalog',
+    'queue',
+    'operate',
+    'ingest',
+  ],
 };
 const HOMES: Readonly<Record<string, string>> = {
   bullmq: 'queue',
@@ -36,6 +49,7 @@ const HOMES: Readonly<Record<string, string>> = {
   commander: 'operate',
   fastify: 'ingest',
   '@fastify/rate-limit': 'ingest',
+  'silk-wasm': 'derive',
   fauxqs: 'demo',
 };
 /** The environment: for the commands alone. */
