@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -61,6 +61,8 @@ export interface OwnFolder extends AsyncDisposable {
   readonly path: string;
   /** Writes a file into it and returns its path. */
   write(name: string, bytes: Uint8Array | string, mode?: number): Promise<string>;
+  /** Makes a folder in it and returns its path. */
+  makeFolder(name: string): Promise<string>;
   names(): Promise<string[]>;
 }
 
@@ -70,6 +72,10 @@ export async function ownFolder(): Promise<OwnFolder> {
     path,
     async write(name, bytes, mode = 0o600) {
       await writeFile(join(path, name), bytes, { mode });
+      return join(path, name);
+    },
+    async makeFolder(name) {
+      await mkdir(join(path, name));
       return join(path, name);
     },
     names: async () => (await readdir(path)).toSorted(),
