@@ -130,7 +130,7 @@ export async function runIngest(
     components,
     // Not `stop`: what is under way then ends, and Redis is closed after it.
     admit: (jobs) => pushDoor.admitEach(jobs, never),
-    patiently: createPatience(redis),
+    patiently: createPatience(redis, pulse),
     componentEvents,
     ...(forward === undefined ? {} : { forward }),
     now,

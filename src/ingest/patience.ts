@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { orAbort } from '../abort.ts';
 import { type RedisClient, untilReady } from '../redis/connect.ts';
+import type { Pulse } from '../redis/pulse.ts';
 
 /** Runs what needs Redis, and runs it again while Redis is away, until the signal aborts. It must be harmless to repeat. */
 export type Patiently = <T>(work: () => Promise<T>, signal: AbortSignal) => Promise<T>;
@@ -17,9 +18,14 @@ const PASSING = /^(?:READONLY|LOADING|BUSY |UNKILLABLE|CLUSTERDOWN|MASTERDOWN|TR
  * Patience for those who are not asked a second time: WeChat pushes a message three times, and nobody knows how soon after an
  * error. The longer one push waits, the longer an outage of Redis may last.
  *
- * Of too many that wait at once the rest is refused at once, so that memory is bounded.
+ * Of too many that wait at once the rest is refused at once, so that memory is bounded. And to a Redis that is silent
+ * nothing is sent: the command of one that has given up stays with its connection until it is answered.
  */
-export function createPatience(redis: RedisClient, maxWaiting = MAX_WAITING): Patiently {
+export function createPatience(
+  redis: RedisClient,
+  pulse: Pick<Pulse, 'untilHeard'>,
+  maxWaiting = MAX_WAITING,
+): Patiently {
   let waiting = 0;
   return async (work, signal) => {
     if (waiting >= maxWaiting) throw new Error('too many wait for Redis');
@@ -29,6 +35,7 @@ export function createPatience(redis: RedisClient, maxWaiting = MAX_WAITING): Pa
     try {
       for (;;) {
         try {
+          await pulse.untilHeard(signal);
           await untilReady(redis, signal);
           return await orAbort(work(), signal);
         } catch (error) {
