@@ -20,15 +20,13 @@ import type { Forward } from './forward.ts';
 import type { Patiently } from './patience.ts';
 import { BAD_REQUEST, FAILED, FORBIDDEN, NOT_FOUND, type PushAnswer, SUCCESS, UNAVAILABLE } from './push-answer.ts';
 import { createRecently } from './recently.ts';
+import { createTellSeen } from './tell-seen.ts';
 
 /** Until Redis has taken it, from the head of a push on, of the 5 s that WeChat waits: what is later comes again. */
 const ADMIT_TOTAL_MS = 4 * SECOND;
 /** One line for each app and reason: anybody can send what is refused, and an outage makes all pushes alike. */
 const LOG_EVERY_MS = MINUTE;
 const MAX_LOG_KEYS = 1_000;
-/** How long it is taken for known that an app has authorised its platform. */
-const SEEN_FOR_MS = 10 * MINUTE;
-const MAX_SEEN = 10_000;
 
 /** What a push came to. `unavailable` and `rejected` are pushed again. */
 export type PushResult =
@@ -109,7 +107,7 @@ export function createPushReceiver(parts: PushParts): PushReceiver {
   const { accounts, components, admit, componentEvents, forward, now, log } = parts;
   const { patiently = (work, signal) => orAbort(work(), signal), admitTotalMs = ADMIT_TOTAL_MS } = parts;
   const logged = createRecently(LOG_EVERY_MS, MAX_LOG_KEYS, now);
-  const seen = createRecently(SEEN_FOR_MS, MAX_SEEN, now);
+  const tellSeen = createTellSeen(componentEvents, now);
 
   function targetOf({ appId, componentAppId }: Pick<ReceivedPush, 'appId' | 'componentAppId'>): Target | undefined {
     const component = components.find((one) => one.appId === (componentAppId ?? appId));
@@ -181,8 +179,8 @@ export function createPushReceiver(parts: PushParts): PushReceiver {
     if (jobs.length === 0) return { result: 'no-media', answer: await passOn(push, appId) };
     let admitted: readonly JobAdmission[];
     try {
-      admitted = await inTime(push, async () => {
-        if (component !== undefined) await tellSeen(component.appId, appId);
+      admitted = await inTime(push, async (signal) => {
+        if (component !== undefined) await tellSeen(component.appId, appId, signal);
         return admit(jobs);
       });
     } catch (error) {
@@ -225,17 +223,10 @@ export function createPushReceiver(parts: PushParts): PushReceiver {
     return { result: 'event', answer: await passOn(push, appId) };
   }
 
-  async function tellSeen(componentAppId: string, appId: string): Promise<void> {
-    const key = `${componentAppId} ${appId}`;
-    if (seen.has(key)) return;
-    await componentEvents.seen(componentAppId, appId);
-    seen.note(key);
-  }
-
-  /** The work goes on when its time is up: it is repeated by the next push, and that is harmless. */
-  async function inTime<T>({ spentMs }: ReceivedPush, work: () => Promise<T>): Promise<T> {
+  /** What Redis was given goes on when its time is up: it is repeated by the next push, and that is harmless. */
+  async function inTime<T>({ spentMs }: ReceivedPush, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     using limit = timeLimit(never, Math.max(0, admitTotalMs - spentMs()));
-    return await patiently(work, limit.signal);
+    return await patiently(() => work(limit.signal), limit.signal);
   }
 
   /** A media is at most as old as its message is on its way: a clock that is behind must not keep it out. */
