@@ -61,7 +61,7 @@ export function createBatchingDoor(door: Pick<Door, 'admitEach'>, timeoutMs: num
   async function admitBatch(batch: readonly Caller[]): Promise<void> {
     try {
       const inputsOfAll = batch.flatMap(({ inputs }) => inputs);
-      const { answers, refusal } = await limited(answersOf(inputsOfAll));
+      const { answers, refusal } = await limited((signal) => answersOf(inputsOfAll, signal));
       let start = 0;
       for (const { inputs, resolve, reject } of batch) {
         const own = answers.slice(start, start + inputs.length);
@@ -78,19 +78,20 @@ export function createBatchingDoor(door: Pick<Door, 'admitEach'>, timeoutMs: num
   /** Where Redis refuses the jobs of one app, callers with those of others have their answers. */
   async function answersOf(
     inputs: readonly unknown[],
+    signal: AbortSignal,
   ): Promise<{ readonly answers: readonly (JobAdmission | undefined)[]; readonly refusal?: unknown }> {
     try {
-      return { answers: await door.admitEach(inputs) };
+      return { answers: await door.admitEach(inputs, signal) };
     } catch (error) {
       if (!(error instanceof PartlyAdmittedError)) throw error;
       return { answers: error.answers, refusal: error.cause };
     }
   }
 
-  /** A batch that Redis does not answer must not keep those behind it waiting for ever. */
-  async function limited<T>(work: Promise<T>): Promise<T> {
+  /** A batch that Redis does not answer must not keep those behind it waiting for ever, nor go on beside them. */
+  async function limited<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     using limit = timeLimit(NEVER, timeoutMs);
-    return await orAbort(work, limit.signal);
+    return await orAbort(work(limit.signal), limit.signal);
   }
 
   return {

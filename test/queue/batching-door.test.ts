@@ -15,9 +15,9 @@ function heldDoor(): { door: Pick<Door, 'admitEach'>; batches: Batch[] } {
   return {
     batches,
     door: {
-      admitEach: (inputs) => {
+      admitEach: (inputs, signal) => {
         const { promise, resolve, reject } = Promise.withResolvers<readonly JobAdmission[]>();
-        batches.push({ inputs, answer: () => resolve(inputs as readonly JobAdmission[]), fail: reject });
+        batches.push({ inputs, signal, answer: () => resolve(inputs as readonly JobAdmission[]), fail: reject });
         return promise;
       },
     },
@@ -26,6 +26,7 @@ function heldDoor(): { door: Pick<Door, 'admitEach'>; batches: Batch[] } {
 
 interface Batch {
   readonly inputs: readonly unknown[];
+  readonly signal: AbortSignal | undefined;
   answer(): void;
   fail(reason: unknown): void;
 }
@@ -96,11 +97,12 @@ describe('who comes while others are under way', () => {
   });
 });
 
-test('a door that never answers is not waited for, nor does it keep those behind out', async () => {
+test('a door that never answers is not waited for, is told so, and does not keep those behind out', async () => {
   const { door: silent, batches } = heldDoor();
   const door = createBatchingDoor(silent, 20);
   const ends = await Promise.allSettled(['a', 'b', 'c'].map((input) => door.admitEach([input], never)));
   for (const end of ends) expect(end).toMatchObject({ status: 'rejected', reason: { name: 'TimeoutError' } });
+  expect(batches[0]?.signal?.aborted).toBe(true);
   await Promise.allSettled([door.admitEach(['d'], never)]);
   expect(batches.at(-1)?.inputs).toEqual(['d']);
 });
