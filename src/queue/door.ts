@@ -62,7 +62,8 @@ export interface Door {
   /**
    * The same, with an answer for each job, in their order.
    *
-   * @throws PartlyAdmittedError when the lanes of some apps take nothing, and those of others do.
+   * @throws PartlyAdmittedError when the lanes of some apps take nothing, or Redis does not tell whether there are such
+   * apps, and those of others do.
    */
   admitEach(inputs: readonly unknown[], signal?: AbortSignal): Promise<readonly JobAdmission[]>;
 }
@@ -109,18 +110,23 @@ export function createDoor(options: DoorOptions): Door {
 
   async function admitEach(inputs: readonly unknown[], signal?: AbortSignal): Promise<readonly JobAdmission[]> {
     const candidates = new Map<string, Candidate>();
+    const refused = new Map<string, unknown>();
     const jobs = inputs.map((input) => parseMediaJob(input, now()));
-    if (jobs.some((one) => one.ok && apps?.has(one.job.appId) === false)) await apps?.refresh?.();
+    const isUnknown = ({ appId }: MediaJob): boolean => apps !== undefined && !apps.has(appId);
+    const refusal = jobs.some((one) => one.ok && isUnknown(one.job)) ? await refusalToLook() : undefined;
     const parsed = jobs.map((one): string | { readonly mistakes: readonly string[] } => {
       if (!one.ok) return { mistakes: one.mistakes };
       const { job } = one;
-      if (apps !== undefined && !apps.has(job.appId)) return { mistakes: [`appId: ${job.appId} is not configured`] };
       const id = mediaJobId(job);
+      if (isUnknown(job)) {
+        if (refusal === undefined) return { mistakes: [`appId: ${job.appId} is not configured`] };
+        refused.set(id, refusal);
+        return id;
+      }
       if (!candidates.has(id)) candidates.set(id, { id, job: applyOpenIdPolicy(job, openId) });
       return id;
     });
     const accepted = new Set<string>();
-    const refused = new Map<string, unknown>();
     const all = [...candidates.values()];
     for (let start = 0; start < all.length; start += BATCH) {
       signal?.throwIfAborted();
@@ -140,6 +146,17 @@ export function createDoor(options: DoorOptions): Door {
     const complete = answers.filter((answer) => answer !== undefined);
     if (complete.length === answers.length) return complete;
     throw new PartlyAdmittedError(answers, refused.values().next().value);
+  }
+
+  /** Looks for more apps. Returns what Redis has against it: those that are known are no worse for that. */
+  async function refusalToLook(): Promise<unknown> {
+    try {
+      await apps?.refresh?.();
+      return undefined;
+    } catch (error) {
+      if (isRefusal(error)) return error;
+      throw error;
+    }
   }
 
   /** Drops the media that are archived, dead, discarded, or in their lane; and those of which Redis refuses to tell. */
@@ -203,6 +220,10 @@ export function createDoor(options: DoorOptions): Door {
  * @throws anything else, as of a connection that broke: it concerns the jobs of all.
  */
 function refuse(jobs: readonly Candidate[], error: unknown, refused: Map<string, unknown>): void {
-  if (!(error instanceof Error && error.name === 'ReplyError')) throw error;
+  if (!isRefusal(error)) throw error;
   for (const { id } of jobs) refused.set(id, error);
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof Error && error.name === 'ReplyError';
 }

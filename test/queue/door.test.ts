@@ -14,8 +14,11 @@ import { closeRedis, connectRedis, type RedisClient, untilReady } from '../../sr
 import { redisKeys } from '../../src/redis/keys.ts';
 import { Secret } from '../../src/secret.ts';
 import { HOUR, iso, MINUTE } from '../../src/time.ts';
+import { createAccountBook } from '../../src/weixin/credentials/account-book.ts';
+import { createAuthorizations } from '../../src/weixin/credentials/authorizations.ts';
 import { testClock } from '../support/clock.ts';
-import { APP_ID, OTHER_APP_ID, testJob } from '../support/jobs.ts';
+import { APP_ID, OTHER_APP_ID, testAccount, testJob } from '../support/jobs.ts';
+import { testComponent } from '../support/push.ts';
 import { redisExecutable, takeOne, testDoor, testLanes } from '../support/queue.ts';
 import { openTestRedis, type TestRedis } from '../support/redis.ts';
 import { dumpRedis } from '../support/stack.ts';
@@ -174,6 +177,29 @@ describe('one call', () => {
     expect(await strict.admit([testJob({ appId: OTHER_APP_ID })])).toEqual(ACCEPTED);
     expect((await strict.admit([testJob({ appId: 'wx9999999999999999' })])).rejected).toHaveLength(1);
     expect(looks).toBe(2);
+  });
+
+  test('where Redis refuses to tell of more apps, rejects the jobs of unknown ones alone', async () => {
+    const component = testComponent();
+    await corner.redis.lpush(corner.keys.authorizersVersion(component.appId), 'a list');
+    const apps = createAccountBook([testAccount(APP_ID)], [component], createAuthorizations(corner.redis, corner.keys));
+    const strict = anotherDoor({ apps });
+    const [job, other] = [testJob(), testJob({ appId: OTHER_APP_ID })];
+    const error = await strict.admitEach([job, other, {}, other]).catch((reason: unknown) => reason);
+    if (!(error instanceof PartlyAdmittedError)) throw new Error('it is whole', { cause: error });
+    expect(error.answers).toEqual(['accepted', undefined, { mistakes: expect.any(Array) }, undefined]);
+    await expect(strict.admit([other])).rejects.toThrow('WRONGTYPE');
+    expect(await strict.admit([job])).toEqual(DUPLICATE);
+    await corner.redis.del(corner.keys.authorizersVersion(component.appId));
+    expect((await strict.admit([other])).rejected).toHaveLength(1);
+  });
+
+  test('where the look for more apps breaks off, takes nothing', async () => {
+    const apps = { has: (appId: string) => appId === APP_ID, refresh: () => Promise.reject(new Error('it broke')) };
+    await expect(anotherDoor({ apps }).admit([testJob(), testJob({ appId: OTHER_APP_ID })])).rejects.toThrow(
+      'it broke',
+    );
+    expect((await lane.counts()).waiting).toBe(0);
   });
 
   test('refuses an app that is not configured, where the door knows the apps', async () => {
