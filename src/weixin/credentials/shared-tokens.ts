@@ -180,8 +180,7 @@ export function createSharedTokens({ redis, keys, now, random, onRefresh }: Shar
     const report = { appId: subject.appId, kind, forced };
     if (!answer.ok) {
       onRefresh({ ...report, result: 'failed', failure: answer.failure });
-      // Nobody was asked: it waits for another token, whose holder has died.
-      if (answer.failure.code === 'token-unavailable') return answer;
+      if (isOfAnotherToken(kind, answer.failure)) return answer;
       const remembered = failedCall(kind, failed, answer.failure, now(), random);
       await writeFailedCall(place, subject, remembered);
       return { ok: false, failure: remembered.failure };
@@ -245,6 +244,14 @@ export function createSharedTokens({ redis, keys, now, random, onRefresh }: Shar
 function countedCall(kind: SharedTokenKind, cause: Cause): CountedCall | undefined {
   if (cause === 'force') return 'forced';
   return issuesAnew(kind) && cause === 'rejection' ? 'replaced' : undefined;
+}
+
+/**
+ * True where nobody was asked for this token, since it waits for another one: its holder has died; or the platform of an
+ * account has no ticket, which is remembered of the platform, and forgotten there when a ticket comes.
+ */
+function isOfAnotherToken(kind: SharedTokenKind, { code }: Failure): boolean {
+  return code === 'token-unavailable' || (kind === 'authorizer' && code === 'component-ticket-missing');
 }
 
 function issued({ token, generation }: TokenRecord): IssuedToken {

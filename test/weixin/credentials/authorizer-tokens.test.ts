@@ -191,8 +191,8 @@ describe('without a ticket', () => {
 
     await ticketCame();
     expect(told).toContain('ticket');
-    advance(MINUTE);
     await tokenFor(from);
+    await tokenFor(source());
   });
 
   test('a failed wish for one is made again soon', async () => {
@@ -218,8 +218,16 @@ describe('without a ticket', () => {
     expect(await failureFor(source())).toBe('component-ticket-missing');
     expect(simulator.platforms.ticketsAskedFor(component.appId)).toBe(1);
     await ticketCame();
-    advance(3 * MINUTE);
     await tokenFor(source());
+  });
+
+  test('many who ask have WeChat asked for the token of the platform once a pause', async () => {
+    await ticketCame();
+    simulator.platforms.dropTickets(component.appId);
+    await authorized();
+    for (let asked = 0; asked < 5; asked += 1) expect(await failureFor(source())).toBe('component-ticket-missing');
+    expect(calls('api_component_token')).toBe(1);
+    expect(calls('api_query_auth')).toBe(0);
   });
 
   test('an older one does not replace a newer one, and one of yesterday is none', async () => {
