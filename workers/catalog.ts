@@ -17,10 +17,11 @@ import { type HealthServer, startHealthServer } from '../src/operate/health-serv
 import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
 import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
-import { LeaseLostError, whileHeld } from '../src/redis/held-lease.ts';
+import { type Confirm, LeaseLostError, whileHeld } from '../src/redis/held-lease.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { takePulse } from '../src/redis/pulse.ts';
 import { createBucketFiles } from '../src/store/bucket-files.ts';
+import { addFence } from '../src/store/fence.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, SECOND } from '../src/time.ts';
@@ -50,6 +51,9 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
     log.warn({ err: error, redis: describeRedis(config.redis) }, 'Redis connection error');
   const redis = connectRedis(config.redis, 'patient', 'weixin-media:catalog', onRedisError);
   const s3 = createS3Client(storeConfig, STORE_CONNECTIONS);
+  let confirmLease: Confirm = () => undefined;
+  // One that was frozen must not write after another has taken over.
+  addFence(s3, () => confirmLease());
   const folder = await mkdtemp(join(catalog.folder, 'weixin-media-catalog-'));
   const duck = await openDuck({ memoryBytes: catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
 
@@ -136,12 +140,19 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
       const isDue = entries >= catalog.flushRows || (since !== undefined && now() - since >= catalog.flushMs);
       const mustKeepUp = !isLast && elapsed() - upkeptAt >= UPKEEP_EVERY_MS;
       if (!isDue && !isLast && !mustKeepUp) return;
-      await whileHeld(redis, keys.catalogLease, Math.min(worker.lockMs, MAX_LEASE_MS), signal, async (held) => {
-        await turn.flushAll(held);
-        if (!mustKeepUp) return;
-        await turn.upkeep(held);
-        upkeptAt = elapsed();
-      });
+      await whileHeld(
+        redis,
+        keys.catalogLease,
+        Math.min(worker.lockMs, MAX_LEASE_MS),
+        signal,
+        async (held, confirm) => {
+          confirmLease = confirm;
+          await turn.flushAll(held);
+          if (!mustKeepUp) return;
+          await turn.upkeep(held);
+          upkeptAt = elapsed();
+        },
+      );
     } catch (error) {
       if (signal.aborted) return;
       metrics.observeFailure();

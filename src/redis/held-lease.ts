@@ -9,11 +9,15 @@ export class LeaseLostError extends Error {
 /** Times a lease is renewed within its life. */
 const RENEWALS = 4;
 
+/** To be asked before each step that another holder must not meet. @throws LeaseLostError once the lease may have ended. */
+export type Confirm = () => void;
+
 /**
  * Does work of any length that one process at a time may do. Returns `undefined` while another does it.
  *
  * The lease is renewed as long as the work goes on. When it is lost, or Redis has not confirmed it for as long as it
- * lasts, the signal that the work was given aborts with a `LeaseLostError`.
+ * lasts, the signal that the work was given aborts with a `LeaseLostError`. A process that was frozen may get to a step
+ * before its signal aborts: `confirm` looks at the clock.
  *
  * @throws what `work` throws, and what Redis throws when the lease can't be asked for.
  */
@@ -22,7 +26,7 @@ export async function whileHeld<T>(
   key: string,
   holdMs: number,
   signal: AbortSignal,
-  work: (signal: AbortSignal) => Promise<T>,
+  work: (signal: AbortSignal, confirm: Confirm) => Promise<T>,
 ): Promise<{ readonly value: T } | undefined> {
   let heldSince = performance.now();
   const lease = await takeLease(redis, key, holdMs);
@@ -39,8 +43,12 @@ export async function whileHeld<T>(
     if (performance.now() - heldSince > holdMs - holdMs / RENEWALS)
       lost.abort(new LeaseLostError(`${key} could not be renewed`));
   }, holdMs / RENEWALS);
+  const confirm = (): void => {
+    if (performance.now() - heldSince >= holdMs) lost.abort(new LeaseLostError(`${key} could not be renewed`));
+    lost.signal.throwIfAborted();
+  };
   try {
-    return { value: await work(AbortSignal.any([signal, lost.signal])) };
+    return { value: await work(AbortSignal.any([signal, lost.signal]), confirm) };
   } finally {
     clearInterval(timer);
     // It ends by itself.
