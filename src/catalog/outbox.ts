@@ -31,7 +31,10 @@ export interface Outbox {
 
 export function createOutbox(redis: RedisClient, keys: RedisKeys, now: Clock): Outbox {
   async function append(fields: OutboxFields): Promise<void> {
-    await redis.xadd(keys.outbox, 'MAXLEN', '~', MAX_OUTBOX_ENTRIES, '*', ...fields);
+    await redis.xadd(keys.outbox, 'MAXLEN', '~', MAX_OUTBOX_ENTRIES, '*', ...fields).catch((error: unknown) => {
+      // Somebody has put something else there: the catalog process says so, and media go on.
+      if (!(error instanceof Error && error.message.startsWith('WRONGTYPE'))) throw error;
+    });
   }
 
   return {
