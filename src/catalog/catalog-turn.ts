@@ -1,14 +1,16 @@
+import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { dayOf } from '../store/object-keys.ts';
 import { DAY, iso, MINUTE } from '../time.ts';
-import { type Partition, partitionPrefix, sortable } from './catalog-keys.ts';
+import { dayPrefix, type Partition, partitionOfKey, sortable } from './catalog-keys.ts';
 import { type CatalogState, readState, writeState } from './catalog-state.ts';
 import { type Compacted, compact } from './compact.ts';
 import { closesAt, dayAfter, daysBetween, firstDay } from './days.ts';
 import { type Flushed, flush } from './flush.ts';
 import type { OutboxReader } from './outbox-reader.ts';
 import { type Reconciled, type ReconcileParts, reconcileDay } from './reconcile.ts';
+import { reconcileLetters } from './reconcile-letters.ts';
 import { finishReplacements } from './replace-files.ts';
-import { TABLE_NAMES } from './table.ts';
+import { TABLE_NAMES, type TableName } from './table.ts';
 
 /** How often it is looked whether something is to be merged or closed. */
 export const UPKEEP_EVERY_MS = 10 * MINUTE;
@@ -24,7 +26,12 @@ export type CatalogEvent =
   | { readonly type: 'unreadable'; readonly ids: readonly string[] }
   | { readonly type: 'finished'; readonly replacements: number }
   | ({ readonly type: 'compacted'; readonly partition: Partition } & Compacted)
-  | ({ readonly type: 'closed'; readonly dt: string } & Reconciled);
+  | ({
+      readonly type: 'closed';
+      readonly dt: string;
+      /** Rows of dead letters that the outbox did not bring. */
+      readonly letters: number;
+    } & Reconciled);
 
 export interface CatalogTurnParts extends ReconcileParts {
   readonly reader: OutboxReader;
@@ -110,30 +117,42 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
 
   async function closeDay(dt: string, signal: AbortSignal): Promise<void> {
     const reconciled = await reconcileDay(parts, dt, signal);
+    const letters = await reconcileLetters(parts, dt, signal);
     await compactDay(dt, true, signal);
     await seal(dt, signal);
-    observe({ type: 'closed', dt, ...reconciled });
+    observe({ type: 'closed', dt, letters, ...reconciled });
   }
 
   async function compactDay(dt: string, isClosed: boolean, signal: AbortSignal): Promise<void> {
     for (const table of TABLE_NAMES) {
-      for await (const partition of partitionsOf(table, dt, signal)) {
-        const compacted = await compact(parts, partition, isClosed, signal);
+      // One file a partition, always.
+      if (table === 'dead-letters') continue;
+      for await (const { partition, objects } of partitionsOf(files, table, dt, signal)) {
+        const compacted = await compact(parts, partition, objects, isClosed, signal);
         if (compacted !== undefined) observe({ type: 'compacted', partition, ...compacted });
       }
     }
   }
 
-  async function* partitionsOf(table: Partition['table'], dt: string, signal: AbortSignal): AsyncIterable<Partition> {
-    if (table === 'accepted') {
-      yield { table, dt };
-      return;
-    }
-    for await (const folder of files.folders(partitionPrefix({ table, dt }), signal)) {
-      const [, app] = /\/app=([^/]+)\/$/.exec(folder) ?? [];
-      if (app !== undefined) yield { table, dt, app };
+  return { flushAll, upkeep };
+}
+
+/** The partitions of a day, each with its files. One listing for all: there may be thousands of apps. */
+async function* partitionsOf(
+  files: BucketFiles,
+  table: TableName,
+  dt: string,
+  signal: AbortSignal,
+): AsyncIterable<{ readonly partition: Partition; readonly objects: readonly BucketObject[] }> {
+  let current: { readonly partition: Partition; readonly objects: BucketObject[] } | undefined;
+  for await (const object of files.list(dayPrefix(table, dt), signal)) {
+    const partition = partitionOfKey(object.key);
+    if (partition === undefined) continue;
+    if (current !== undefined && current.partition.app === partition.app) current.objects.push(object);
+    else {
+      if (current !== undefined) yield current;
+      current = { partition, objects: [object] };
     }
   }
-
-  return { flushAll, upkeep };
+  if (current !== undefined) yield current;
 }

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BucketObject } from '../store/bucket-files.ts';
-import { type Partition, partitionOfKey, partitionPrefix } from './catalog-keys.ts';
+import type { Partition } from './catalog-keys.ts';
 import { fromParquet, sqlName } from './duck.ts';
 import { type FlushParts, unwrap } from './flush.ts';
 import { columnsOf, copy, copyStatement, localPath } from './parquet.ts';
@@ -41,20 +41,19 @@ export interface Compacted {
  * Merges the small files of a partition into few, sorted, each row once. Harmless to repeat, and harmless when it is
  * broken off.
  *
+ * @param all the files of the partition.
  * @param isClosed true when no more is expected in this partition.
  * @throws FailureError
  */
 export async function compact(
   { files, duck, folder }: FlushParts,
   partition: Partition,
+  all: readonly BucketObject[],
   isClosed: boolean,
   signal: AbortSignal,
 ): Promise<Compacted | undefined> {
   // One file already, and rewritten with every change.
   if (partition.table === 'dead-letters') return undefined;
-  const all: BucketObject[] = [];
-  for await (const object of files.list(partitionPrefix(partition), signal))
-    if (partitionOfKey(object.key) !== undefined) all.push(object);
   const sources = chooseSources(all, isClosed);
   if (sources.length === 0) return undefined;
 

@@ -1,16 +1,25 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FailureError, type Result } from '../failure.ts';
 import type { BucketFiles } from '../store/bucket-files.ts';
 import { dayOf } from '../store/object-keys.ts';
 import { lettersKey, type Partition, partitionOfKey, partitionPrefix, partKey } from './catalog-keys.ts';
 import { type Duck, fromNdjson, fromParquet } from './duck.ts';
+import { inParallel } from './in-parallel.ts';
+import { letterRow } from './letter-row.ts';
 import type { OutboxBatch } from './outbox-reader.ts';
 import { columnsOf, copy, localPath, type NewRow, writeNdjson, writeParquet } from './parquet.ts';
 import type { AnyRow, Table } from './table.ts';
 import { TABLES } from './tables.ts';
+import { unwrap } from './unwrap.ts';
+
+export { unwrap };
 
 export const PARQUET_TYPE = 'application/vnd.apache.parquet';
+
+/** Files on their way at once. */
+const PARTITIONS_AT_ONCE = 8;
+/** Letters read at once, in each partition. */
+const LETTERS_AT_ONCE = 4;
 
 export interface FlushParts {
   readonly files: BucketFiles;
@@ -30,7 +39,8 @@ export interface Flushed {
  * Writes a batch of the outbox to the bucket. Harmless to repeat with the same batch.
  *
  * Rows of media, derived files and what was accepted go to a new file in each partition, named after the batch; the one
- * file of dead letters in a partition is replaced by one with their new states.
+ * file of dead letters in a partition is replaced by one with their new states. What may be there already is looked for,
+ * and letters that are told again are read as they are now.
  *
  * @throws FailureError what the bucket answers; some files may be there by then.
  */
@@ -45,7 +55,8 @@ export async function flush(
   let [rows, written] = [0, 0];
   const partitions: Partition[] = [];
   try {
-    for (const { partition, table, rows: ofPartition } of partitioned(batch)) {
+    // DuckDB does one after the other, while others are on their way to the bucket.
+    await inParallel(PARTITIONS_AT_ONCE, partitioned(batch), async ({ partition, table, rows: ofPartition }) => {
       signal.throwIfAborted();
       const count =
         table.name === 'dead-letters'
@@ -54,7 +65,7 @@ export async function flush(
       rows += count;
       written += count === 0 ? 0 : 1;
       partitions.push(partition);
-    }
+    });
   } finally {
     await rm(work, { recursive: true, force: true });
   }
@@ -63,20 +74,27 @@ export async function flush(
   async function addPart(partition: Partition, table: Table, ofPartition: NewRow[], key: string): Promise<number> {
     const path = localPath(work, key);
     const mustLook = table.name !== 'accepted' && ofPartition.some(({ mayBeThere }) => mayBeThere);
-    const others = mustLook ? await download(partition, key) : [];
-    const count = await writeParquet(duck, table, ofPartition, others, path, signal);
+    const there = mustLook ? await download(partition) : new Map<string, string>();
+    const count = await writeParquet(duck, table, ofPartition, [...there.values()], path, signal);
+    const before = there.get(key);
+    if (count > 0 && before !== undefined) {
+      // A Redis that was set back may give out the ids of a batch once more, for other rows.
+      const both = `${path}.both`;
+      await copy(duck, table, `SELECT ${columnsOf(table)} FROM ${fromParquet([before, path])}`, both, signal);
+      await rename(both, path);
+    }
     if (count > 0) unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
-    await Promise.all([path, `${path}.ndjson`, ...others].map((done) => rm(done, { force: true })));
+    await Promise.all([path, `${path}.ndjson`, ...there.values()].map((done) => rm(done, { force: true })));
     return count;
   }
 
-  /** The files of a partition but the one that is about to be written anew. */
-  async function download(partition: Partition, except: string): Promise<string[]> {
-    const paths: string[] = [];
+  /** The files of a partition, by their keys. */
+  async function download(partition: Partition): Promise<Map<string, string>> {
+    const paths = new Map<string, string>();
     for await (const { key } of files.list(partitionPrefix(partition), signal)) {
-      if (key === except || partitionOfKey(key) === undefined) continue;
-      const path = localPath(work, key);
-      if (unwrap(await files.getFile(key, path, signal))) paths.push(path);
+      if (partitionOfKey(key) === undefined) continue;
+      const path = `${localPath(work, key)}.there`;
+      if (unwrap(await files.getFile(key, path, signal))) paths.set(key, path);
     }
     return paths;
   }
@@ -90,15 +108,21 @@ export async function flush(
       `${localPath(work, key)}.ndjson`,
     ];
     const isThere = unwrap(await files.getFile(key, before, signal));
-    const latest = new Map(letters.map(({ row }) => [row['key'], row]));
-    await writeNdjson(lines, [...latest.values()]);
+    const told = new Map(letters.map(({ row, mayBeThere }) => [String(row['key']), { row, mayBeThere }]));
+    const latest: AnyRow[] = [];
+    await inParallel(LETTERS_AT_ONCE, told.values(), async ({ row, mayBeThere }) => {
+      // What is told again may have been told otherwise since.
+      const current = mayBeThere ? await letterRow(files, String(row['key']), signal) : undefined;
+      latest.push(current ?? row);
+    });
+    await writeNdjson(lines, latest);
     const columns = columnsOf(table);
     const news = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
     const kept = `SELECT ${columns} FROM ${fromParquet([before])} WHERE key NOT IN (SELECT key FROM ${fromNdjson(lines, table.columns)})`;
     await copy(duck, table, isThere ? `${news} UNION ALL ${kept}` : news, path, signal);
     unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
     await Promise.all([path, before, lines].map((done) => rm(done, { force: true })));
-    return latest.size;
+    return latest.length;
   }
 }
 
@@ -146,10 +170,4 @@ export function partitionOf(table: Table, row: AnyRow): Partition {
     default:
       return { table: table.name, dt: dayOf(String(row['received_at'])), app };
   }
-}
-
-/** @throws FailureError */
-export function unwrap<T>(result: Result<T>): T {
-  if (!result.ok) throw new FailureError(result.failure);
-  return result.value;
 }

@@ -6,6 +6,8 @@ import { TABLES } from './tables.ts';
 const GROUP = 'catalog';
 /** Entries in one command to Redis. */
 const PAGE = 1_000;
+/** Entries read at once: one of what was accepted holds up to 500 rows, and a batch is to be little more than asked for. */
+const READ_PAGE = 100;
 
 /** What one entry of the outbox says. */
 export interface OutboxEntry {
@@ -67,32 +69,43 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
     return entries;
   }
 
-  async function fresh(maxRows: number): Promise<RawEntry[]> {
-    const entries: RawEntry[] = [];
+  async function fresh(maxRows: number): Promise<ParsedEntry[]> {
+    const entries: ParsedEntry[] = [];
     let rows = 0;
     while (rows < maxRows) {
-      const reply = (await redis.xreadgroup('GROUP', GROUP, consumer, 'COUNT', PAGE, 'STREAMS', outbox, '>')) as
+      const reply = (await redis.xreadgroup('GROUP', GROUP, consumer, 'COUNT', READ_PAGE, 'STREAMS', outbox, '>')) as
         | [string, RawEntry[]][]
         | null;
-      const page = reply?.[0]?.[1] ?? [];
+      const page = (reply?.[0]?.[1] ?? []).map(parsed);
       if (page.length === 0) break;
       entries.push(...page);
-      rows += page.reduce((sum, entry) => sum + (parseEntry(entry)?.rows.length ?? 1), 0);
+      rows += page.reduce((sum, { entry }) => sum + (entry?.rows.length ?? 1), 0);
     }
     return entries;
+  }
+
+  /** True when something was given out of which `entries` know nothing: an answer of Redis was lost on its way. */
+  async function isPartOfPending(entries: readonly ParsedEntry[]): Promise<boolean> {
+    const [count] = (await redis.xpending(outbox, GROUP)) as [number, ...unknown[]];
+    return count !== entries.length;
   }
 
   return {
     take: async (maxRows) => {
       await ensureGroup();
-      const repeated = await pending();
-      const raw = repeated.length > 0 ? repeated : await fresh(maxRows);
-      const parsed = raw.map((entry) => ({ id: entry[0], entry: parseEntry(entry) }));
+      let taken = (await pending()).map(parsed);
+      let isRepeated = taken.length > 0;
+      if (!isRepeated) {
+        taken = await fresh(maxRows);
+        // What came before must be written before: all of it is one batch.
+        isRepeated = await isPartOfPending(taken);
+        if (isRepeated) taken = (await pending()).map(parsed);
+      }
       return {
-        entries: parsed.flatMap(({ entry }) => entry ?? []),
-        ids: raw.map(([id]) => id),
-        unreadable: parsed.flatMap(({ id, entry }) => (entry === undefined ? id : [])),
-        isRepeated: repeated.length > 0,
+        entries: taken.flatMap(({ entry }) => entry ?? []),
+        ids: taken.map(({ id }) => id),
+        unreadable: taken.flatMap(({ id, entry }) => (entry === undefined ? id : [])),
+        isRepeated,
       };
     },
 
@@ -103,12 +116,22 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
         const page = ids.slice(start, start + PAGE);
         steps.xack(outbox, GROUP, ...page).xdel(outbox, ...page);
       }
-      await steps.exec();
+      for (const [error] of (await steps.exec()) ?? []) if (error !== null) throw error;
     },
   };
 }
 
 type RawEntry = [id: string, fields: string[] | null];
+
+interface ParsedEntry {
+  readonly id: string;
+  /** Absent for what nobody can read. */
+  readonly entry?: OutboxEntry | undefined;
+}
+
+function parsed(raw: RawEntry): ParsedEntry {
+  return { id: raw[0], entry: parseEntry(raw) };
+}
 
 /** Returns `undefined` for what nobody can read. @throws NewerRowsError */
 function parseEntry([id, fields]: RawEntry): OutboxEntry | undefined {

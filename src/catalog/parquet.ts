@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { VERSION } from '../version.ts';
 import { type Duck, fromNdjson, fromParquet, sqlName, sqlText } from './duck.ts';
@@ -29,10 +29,7 @@ export async function writeParquet(
   signal: AbortSignal,
 ): Promise<number> {
   const lines = `${path}.ndjson`;
-  await writeNdjson(
-    lines,
-    rows.map(({ row, mayBeThere }) => ({ ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 })),
-  );
+  await writeNdjson(lines, withSuspects(rows));
   const source = fromNdjson(lines, [...table.columns, SUSPECT]);
   const known =
     others.length === 0
@@ -41,6 +38,10 @@ export async function writeParquet(
           .map((name) => `there.${sqlName(name)} IS NOT DISTINCT FROM new.${sqlName(name)}`)
           .join(' AND ')}))`;
   return copy(duck, table, `SELECT ${columnsOf(table)} FROM ${source} AS new ${known}`, path, signal);
+}
+
+function* withSuspects(rows: readonly NewRow[]): Iterable<AnyRow> {
+  for (const { row, mayBeThere } of rows) yield { ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 };
 }
 
 /** Writes what a query gives to a Parquet file of a table, in the table's order, and returns how many rows it holds. */
@@ -67,8 +68,18 @@ export function columnsOf(table: Table): string {
   return table.columns.map(({ name }) => sqlName(name)).join(', ');
 }
 
-export async function writeNdjson(path: string, rows: readonly AnyRow[]): Promise<void> {
-  await writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+/** Lines are written so many at a time: all at once they would be in memory thrice. */
+const LINES_AT_ONCE = 1_000;
+
+export async function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise<void> {
+  await using file = await open(path, 'w');
+  let lines: string[] = [];
+  for (const row of rows) {
+    if (lines.push(`${JSON.stringify(row)}\n`) < LINES_AT_ONCE) continue;
+    await file.appendFile(lines.join(''));
+    lines = [];
+  }
+  await file.appendFile(lines.join(''));
 }
 
 /** A path in a folder, for a key of the bucket. */

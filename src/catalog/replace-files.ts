@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { BucketFiles } from '../store/bucket-files.ts';
 import { COMPACTIONS_PREFIX, type Partition, partitionPrefix, replacementKey } from './catalog-keys.ts';
 import { PARQUET_TYPE, unwrap } from './flush.ts';
+import { inParallel } from './in-parallel.ts';
 
 /** Which files of a partition are being replaced by which. One document a partition, while it goes on. */
 export interface Replacement {
@@ -10,6 +11,8 @@ export interface Replacement {
   readonly targets: readonly string[];
 }
 
+/** Files removed at once. */
+const REMOVALS_AT_ONCE = 16;
 const MAX_REPLACEMENT_BYTES = 16 * 1024 * 1024;
 
 /**
@@ -81,5 +84,5 @@ export function hiddenBy({ sources, targets }: Replacement, isThere: (key: strin
 }
 
 async function removeAll(files: BucketFiles, keys: readonly string[], signal: AbortSignal): Promise<void> {
-  for (const key of keys) unwrap(await files.remove(key, signal));
+  await inParallel(REMOVALS_AT_ONCE, keys, async (key) => void unwrap(await files.remove(key, signal)));
 }

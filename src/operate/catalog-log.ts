@@ -21,9 +21,10 @@ export function logCatalogEvent(log: Logger, event: CatalogEvent): void {
       return;
     }
     case 'closed': {
-      const { dt, objects, added, foreign } = event;
-      log.info({ dt, objects, added, foreign }, 'day closed');
-      if (added > 0) log.warn({ dt, added }, 'rows that the outbox did not bring were made from their objects');
+      const { dt, objects, added, foreign, letters } = event;
+      log.info({ dt, objects, added, foreign, letters }, 'day closed');
+      if (added + letters > 0)
+        log.warn({ dt, added, letters }, 'rows that the outbox did not bring were made from what lies in the bucket');
       return;
     }
     default:

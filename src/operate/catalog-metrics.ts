@@ -59,7 +59,7 @@ export function createCatalogMetrics(redisUp: () => boolean): CatalogMetrics {
           unreadable.inc(event.ids.length);
           return;
         case 'closed':
-          made.inc(event.added);
+          made.inc(event.added + event.letters);
           days.inc();
           return;
         case 'finished':
