@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { orAbort, untilAborted } from '../src/abort.ts';
 import { archiveMedia } from '../src/archive/archive-media.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
+import { forgetMedia } from '../src/archive/forget-media.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
 import { announceTo, createOutbox } from '../src/catalog/outbox.ts';
 import type { ConfigWithStore } from '../src/config.ts';
@@ -34,6 +35,7 @@ import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { redisKeys } from '../src/redis/keys.ts';
 import { takePulse } from '../src/redis/pulse.ts';
+import { createBucketFiles } from '../src/store/bucket-files.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
 import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
 import { readBackStore } from '../src/store/read-back.ts';
@@ -151,7 +153,9 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     now,
   };
   const recover = recoverMedia.bind(undefined, store);
-  const settle = createSettle({ markers, deadLetters, recover, mediaTtlMs: media.ttlMs, now, observe });
+  const { bucket, partSizeBytes } = storeConfig;
+  const forget = forgetMedia.bind(undefined, store, createBucketFiles({ client: s3, bucket, partSizeBytes }));
+  const settle = createSettle({ markers, deadLetters, recover, forget, mediaTtlMs: media.ttlMs, now, observe });
   const door = createDoor({
     redis,
     keys,

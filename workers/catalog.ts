@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createCatalogTurn, UPKEEP_EVERY_MS } from '../src/catalog/catalog-turn.ts';
 import { openDuck } from '../src/catalog/duck.ts';
+import { createTombstones, withoutErased } from '../src/catalog/erase-tombstones.ts';
 import { readOutboxDepth } from '../src/catalog/outbox.ts';
 import { createOutboxReader } from '../src/catalog/outbox-reader.ts';
 import type { ConfigWithStore } from '../src/config.ts';
@@ -64,7 +65,7 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   const keys = redisKeys(config.redis.prefix);
   const pulse = takePulse(redis, keys, elapsed);
   const { bucket, partSizeBytes } = storeConfig;
-  const reader = createOutboxReader(redis, keys, randomUUID());
+  const reader = withoutErased(createOutboxReader(redis, keys, randomUUID()), createTombstones(redis, keys));
   const metrics = createCatalogMetrics(() => redis.status === 'ready' && !pulse.isSilent);
   const turn = createCatalogTurn({
     files: createBucketFiles({ client: s3, bucket, partSizeBytes }),

@@ -15,6 +15,7 @@ import { redisTrouble } from '../redis/redis-trouble.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
 import { CommandError, EXIT } from './command-error.ts';
+import type { EraseOptions } from './erase.ts';
 import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
 
@@ -94,6 +95,24 @@ async function main(argv: readonly string[]): Promise<number> {
     run(import('./doctor.ts').then(({ doctor }) => doctor(configOf(), output))),
   );
 
+  command(program, 'erase', 'Removes a person, or media, from the archive and the queue; leaves a certificate.')
+    .requiredOption('--app <appId>', 'of this account')
+    .option('--open-id <openId>', 'everything of this person; - reads it from standard input')
+    .option('--media-id <mediaId...>', 'these media')
+    .option('--file <path>', 'a file with one media_id a line; - is standard input')
+    .option('--dry-run', 'say what would go, and do nothing')
+    .option('--by <who>', 'who does it, for the certificate (default: the user)')
+    .option('--note <why>', 'why, for the certificate: nothing that names the person')
+    .option('--continue <id>', 'go on with the erasure of this certificate')
+    .addOption(
+      new Option('--wait <seconds>', 'how long to wait for media that are being archived just now')
+        .argParser(positiveNumber)
+        .default(120),
+    )
+    .action((options: EraseFlags) =>
+      run(import('./erase.ts').then(({ erase }) => erase(configOf('store'), eraseOptionsOf(options), output))),
+    );
+
   const deadLetters = program.command('dead-letters').description('What could not be saved.');
 
   filtered(command(deadLetters, 'list', 'Lists the open ones.')).action((options: FilterOptions) =>
@@ -169,6 +188,30 @@ interface MassFlags {
   readonly dryRun?: boolean;
   readonly by?: string;
   readonly note?: string;
+}
+
+interface EraseFlags extends MassFlags {
+  readonly app: string;
+  readonly openId?: string;
+  readonly mediaId?: string[];
+  readonly file?: string;
+  readonly continue?: string;
+  readonly wait: number;
+}
+
+function eraseOptionsOf(flags: EraseFlags): EraseOptions {
+  const { app, openId, mediaId, file, dryRun = false, by = userInfo().username, note = '', wait } = flags;
+  return {
+    app,
+    ...(openId === undefined ? {} : { openId }),
+    ...(mediaId === undefined ? {} : { mediaIds: mediaId }),
+    ...(file === undefined ? {} : { file }),
+    ...(flags.continue === undefined ? {} : { continueId: flags.continue }),
+    dryRun,
+    by,
+    note,
+    waitMs: wait * SECOND,
+  };
 }
 
 function filtered(command: Command): Command {

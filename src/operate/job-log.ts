@@ -47,6 +47,9 @@ export function logJobEvent(log: Logger, event: JobEvent): void {
     case 'duplicate':
       log.debug({ jobId: event.jobId }, 'was archived already');
       return;
+    case 'erased':
+      log.info({ jobId: event.jobId }, 'was erased meanwhile: nothing of it is kept');
+      return;
     case 'postponed':
       log.warn(
         { jobId: event.jobId, failure: event.failure, hint: FAILURES[event.failure.code].hint },

@@ -18,10 +18,13 @@ export interface ArchivedMarkers {
    * In the same step the catalog is told, and only by the first marker: so a media has one row, whoever dies when.
    *
    * @param entry what the catalog is told; `undefined` for an object that says nothing of itself.
+   * @returns false, and nothing is done, for a media that was erased meanwhile.
    */
-  mark(jobId: string, object: Pick<ArchivedObject, 'key'>, deadline: number, entry?: OutboxFields): Promise<void>;
+  mark(jobId: string, object: Pick<ArchivedObject, 'key'>, deadline: number, entry?: OutboxFields): Promise<boolean>;
   /** Returns the key of each archived media; `undefined` for the others. */
   find(jobIds: readonly string[]): Promise<(string | undefined)[]>;
+  /** Tells, in one round trip, where a media lies, or that it was erased and must not come back. */
+  look(jobId: string): Promise<{ readonly key: string | undefined; readonly isErased: boolean }>;
 }
 
 /** Pushes come at once and customers' own retries soon after; a day past the deadline nobody asks any more. */
@@ -32,7 +35,14 @@ export function createArchivedMarkers(redis: RedisClient, keys: RedisKeys, now: 
     mark: async (jobId, { key }, deadline, entry) => {
       const keepMs = Math.ceil(Math.max(DAY, deadline + KEEP_PAST_DEADLINE_MS - now()));
       const marker = keys.archived(jobId);
-      await redis.eval(MARK, 2, marker, keys.outbox, packed(key), keepMs, MAX_OUTBOX_ENTRIES, ...(entry ?? []));
+      const touched = [marker, keys.outbox, keys.erased(jobId)];
+      const arguments_ = [packed(key), keepMs, MAX_OUTBOX_ENTRIES, ...(entry ?? [])];
+      return (await redis.eval(MARK, touched.length, ...touched, ...arguments_)) === 1;
+    },
+    look: async (jobId) => {
+      const [text, erased] = await redis.mget(keys.archived(jobId), keys.erased(jobId));
+      const key = text === null || text === undefined ? undefined : unpacked(text, jobId);
+      return { key, isErased: erased !== null && erased !== undefined };
     },
     find: async (jobIds) => {
       if (jobIds.length === 0) return [];
@@ -47,6 +57,7 @@ export function createArchivedMarkers(redis: RedisClient, keys: RedisKeys, now: 
  * the media counts as archived all the same, and its row is made up for when its day is closed.
  */
 const MARK = `
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if redis.call('EXISTS', KEYS[1]) == 0 and #ARGV > 3 then
   local fields = {}
   for index = 4, #ARGV do fields[#fields + 1] = ARGV[index] end

@@ -13,7 +13,7 @@ import { priorityOf } from './priority.ts';
 export interface Admission {
   /** Durably queued. */
   readonly accepted: number;
-  /** Known already: waiting, running, archived, or a dead letter, open or discarded. Nothing was done. */
+  /** Known already: waiting, running, archived, erased, or a dead letter, open or discarded. Nothing was done. */
   readonly duplicates: number;
   /** Not a MediaJob v1, or of an unknown app. Nothing was done. */
   readonly rejected: readonly RejectedJob[];
@@ -159,11 +159,16 @@ export function createDoor(options: DoorOptions): Door {
     }
   }
 
-  /** Drops the media that are archived, dead, discarded, or in their lane; and those of which Redis refuses to tell. */
+  /** Drops the media that are archived, dead, discarded, erased, or in their lane; and those of which Redis refuses to tell. */
   async function unknownOnes(batch: readonly Candidate[], refused: Map<string, unknown>): Promise<Candidate[]> {
     const pipeline = redis.pipeline();
     for (const { id, job } of batch) {
-      pipeline.exists(keys.archived(id), keys.discarded(id), lanes.lane(laneOf(job.appId)).keyOfJob(id));
+      pipeline.exists(
+        keys.archived(id),
+        keys.discarded(id),
+        keys.erased(id),
+        lanes.lane(laneOf(job.appId)).keyOfJob(id),
+      );
       pipeline.zscore(keys.deadByTime, id);
     }
     const replies = await pipeline.exec();

@@ -42,6 +42,8 @@ export type JobEvent =
     }
   /** Another job had archived the media by the time this one was taken. */
   | { readonly type: 'duplicate'; readonly jobId: string }
+  /** The media was erased by an operator: nothing of it is kept. */
+  | { readonly type: 'erased'; readonly jobId: string }
   /** A step of settling could not be done now; the job will be back. */
   | { readonly type: 'postponed'; readonly jobId: string; readonly failure: Failure }
   /** Given back without an attempt used: the worker stops, or lost its lock. */

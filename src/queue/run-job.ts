@@ -98,9 +98,10 @@ export function createRunJob(parts: RunJobParts): RunJob {
 
   async function start(held: HeldJob, signal: AbortSignal): Promise<void> {
     const startedAt = now();
+    const { key: known, isErased } = await markers.look(mediaJobId(held.job));
+    if (isErased) return settle.erased(held, signal);
     if (held.ledger.verdict !== undefined) return settle.bury(held, held.ledger.verdict, signal);
 
-    const [known] = await markers.find([mediaJobId(held.job)]);
     if (known !== undefined) return settle.known(held, known, signal);
     if (held.taken.starts - 1 > held.taken.returns) return startAfterLoss(held, startedAt, signal);
     return run(held, startedAt, signal);

@@ -25,6 +25,8 @@ export interface SettleParts {
   readonly deadLetters: DeadLetters;
   /** Looks for the media in the bucket and removes what an interrupted upload may have left there. */
   readonly recover: (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject | undefined>>;
+  /** Removes what lies of the media in the bucket. */
+  readonly forget: (job: MediaJob, signal: AbortSignal) => Promise<Failure | undefined>;
   readonly mediaTtlMs: number;
   readonly now: Clock;
   readonly observe: ObserveJob;
@@ -46,6 +48,8 @@ export interface Settle {
   archived(held: HeldJob, object: ArchivedObject, startedAt: number, signal: AbortSignal): Promise<void>;
   /** For a media that another job has archived meanwhile: only the job goes. */
   known(held: HeldJob, key: string, signal: AbortSignal): Promise<void>;
+  /** For a media that an operator has erased: what lies of it in the bucket goes, then the job. */
+  erased(held: HeldJob, signal: AbortSignal): Promise<void>;
   /** The attempt goes on record and the job back to its lane, until `at`, in one step. */
   again(held: HeldJob, failure: Failure, startedAt: number, at: number): Promise<void>;
   /** The verdict, then `bury`. */
@@ -62,7 +66,9 @@ export interface Settle {
   release(lane: Lane, taken: TakenJob): Promise<void>;
 }
 
-export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, observe }: SettleParts): Settle {
+export function createSettle(parts: SettleParts): Settle {
+  const { markers, deadLetters, recover, forget, mediaTtlMs, now, observe } = parts;
+
   async function archived(
     held: HeldJob,
     object: ArchivedObject,
@@ -74,10 +80,19 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
     const deadline = deadlineOf(job, mediaTtlMs);
     const row = mediaRowOf(object);
     const entry = row === undefined ? undefined : mediaEntryOf(row, !object.created);
-    await markers.mark(jobId, object, deadline, entry);
+    // In one step with the question: what is erased after it has the marker, the entry and the object to find.
+    if (!(await markers.mark(jobId, object, deadline, entry))) return erased(held, signal);
     if (!(await finish(held, object.key, signal))) return;
     const attempt = ledger.attempts.length + 1;
     observe({ type: 'archived', job, object, durationMs: now() - startedAt, attempt, marginMs: deadline - now() });
+  }
+
+  async function erased(held: HeldJob, signal: AbortSignal): Promise<void> {
+    const { job, lane, taken } = held;
+    const unforgotten = await forget(job, signal);
+    if (unforgotten !== undefined) return postpone(held, unforgotten);
+    await lane.complete(taken);
+    observe({ type: 'erased', jobId: taken.id });
   }
 
   async function known(held: HeldJob, key: string, signal: AbortSignal): Promise<void> {
@@ -185,6 +200,7 @@ export function createSettle({ markers, deadLetters, recover, mediaTtlMs, now, o
   return {
     archived,
     known,
+    erased,
     again,
     dead,
     bury,

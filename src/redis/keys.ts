@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+
 /**
  * The keys of the state that the fleet shares, beside BullMQ's own. All begin with the prefix, a hash tag, so that
  * scripts and pipelines work on a Cluster.
@@ -18,6 +20,8 @@ export interface RedisKeys {
   readonly deadRecords: string;
   /** STRING with expiry: an operator has decided that nothing more is to be done about this media. */
   readonly discarded: (jobId: string) => string;
+  /** STRING with expiry: this media was erased and must not come back. Named by a hash. @see src/catalog/erase-tombstones.ts */
+  readonly erased: (jobId: string) => string;
   /** STRING with expiry: held by whoever replays or discards a dead letter. */
   readonly replay: (jobId: string) => string;
   /** HASH of the closed gates by app. @see src/queue/gates.ts */
@@ -64,6 +68,7 @@ export function redisKeys(prefix: string): RedisKeys {
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
     discarded: (jobId) => `${prefix}:discarded:${jobId}`,
+    erased: (jobId) => `${prefix}:erased:${createHash('sha256').update(jobId).digest('hex')}`,
     replay: (jobId) => `${prefix}:replay:${jobId}`,
     gates: `${prefix}:gates`,
     probe: (appId) => `${prefix}:gates:probe:${appId}`,

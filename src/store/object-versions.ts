@@ -16,6 +16,8 @@ export interface ObjectVersion {
   /** `null` for what was written without versioning; absent where a store has no versions. */
   readonly versionId?: string;
   readonly isDeleteMarker: boolean;
+  /** True for what a plain read of the key meets. */
+  readonly isLatest: boolean;
 }
 
 interface VersionMarkers {
@@ -51,7 +53,8 @@ export async function* listVersions(
     from = page.next;
   }
   if (seen) return;
-  for await (const { key } of listObjects(client, bucket, { prefix }, signal)) yield { key, isDeleteMarker: false };
+  for await (const { key } of listObjects(client, bucket, { prefix }, signal))
+    yield { key, isDeleteMarker: false, isLatest: true };
 }
 
 /**
@@ -104,9 +107,16 @@ async function versionPage(
     ...Versions.map((version) => ({ ...version, isDeleteMarker: false })),
     ...DeleteMarkers.map((marker) => ({ ...marker, isDeleteMarker: true })),
   ];
-  const versions = entries.flatMap(({ Key, VersionId, isDeleteMarker }): ObjectVersion[] => {
+  const versions = entries.flatMap(({ Key, VersionId, IsLatest, isDeleteMarker }): ObjectVersion[] => {
     if (Key === undefined) return [];
-    return [{ key: Key, isDeleteMarker, ...(VersionId === undefined ? {} : { versionId: VersionId }) }];
+    return [
+      {
+        key: Key,
+        isDeleteMarker,
+        isLatest: IsLatest === true,
+        ...(VersionId === undefined ? {} : { versionId: VersionId }),
+      },
+    ];
   });
   if (IsTruncated !== true) return { versions };
   if (NextKeyMarker === undefined) {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { inject } from 'vitest';
 import type { ArchivedObject } from '../../src/archive/archive-media.ts';
+import { forgetMedia } from '../../src/archive/forget-media.ts';
 import { type AttemptFacts, describeObject } from '../../src/archive/object-metadata.ts';
 import { recoverMedia } from '../../src/archive/recover-media.ts';
 import { announceTo, createOutbox } from '../../src/catalog/outbox.ts';
@@ -22,6 +23,7 @@ import { createSettle } from '../../src/queue/settle.ts';
 import type { RedisClient } from '../../src/redis/connect.ts';
 import { Secret } from '../../src/secret.ts';
 import type { ArchiveStore } from '../../src/store/archive-store.ts';
+import type { BucketFiles } from '../../src/store/bucket-files.ts';
 import { deadLetterKey, mediaKey } from '../../src/store/object-keys.ts';
 import { createS3Client } from '../../src/store/s3-client.ts';
 import { createS3Store } from '../../src/store/s3-store.ts';
@@ -167,13 +169,18 @@ export function testWorker({
     close: opened.close,
   };
   const lane = lanes.lane(laneOf(appId));
-  const markers = watch(createArchivedMarkers(redis, keys, now), ['mark', 'find']);
+  const markers = watch(createArchivedMarkers(redis, keys, now), ['mark', 'find', 'look']);
   const gates = watch(createGates(redis, keys, now, now, random), ['close', 'open']);
   const index = watch(createDeadLetterIndex(redis, keys, now), ['add', 'remove', 'removeDeath', 'discard']);
   const deadLetters = createDeadLetters(store, index, announceTo(createOutbox(redis, keys, now)), now);
   const door = createDoor({ redis, keys, lanes, mediaTtlMs, openId: { type: 'none' }, now });
   const recover = recoverMedia.bind(undefined, store);
-  const settle = createSettle({ markers, deadLetters, recover, mediaTtlMs, now, observe });
+  const removeVersions: BucketFiles['removeVersions'] = async (key, signal) => {
+    const removed = await store.remove(key, signal);
+    return removed.ok ? succeed(1) : removed;
+  };
+  const forget = forgetMedia.bind(undefined, store, { removeVersions });
+  const settle = createSettle({ markers, deadLetters, recover, forget, mediaTtlMs, now, observe });
   const runJob = createRunJob({
     attempt: (job, facts, signal) =>
       attempt === undefined ? storeSomething(store, job, signal, facts) : attempt(job, signal),
