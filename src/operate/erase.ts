@@ -43,7 +43,8 @@ export interface EraseOptions {
 
 /** How long the catalog process may take for what it is at. */
 const LEASE_WAIT_MS = 15 * MINUTE;
-const LEASE_MS = 15 * SECOND;
+/** As the catalog process: WORKER_LOCK_SECONDS where that is less. */
+const MAX_LEASE_MS = 15 * SECOND;
 const REWRITE_TIMEOUT_MS = 5 * MINUTE;
 /** New media of the person, or what an attempt has left, may turn up once everything is looked through again. */
 const MAX_ROUNDS = 3;
@@ -189,8 +190,9 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
   /** Whoever changes files of the catalog holds its lease. */
   async function underLease<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const giveUpAt = performance.now() + LEASE_WAIT_MS;
+    const leaseMs = Math.min(config.worker.lockMs, MAX_LEASE_MS);
     for (let isTold = false; ; isTold = true) {
-      const done = await whileHeld(redis, keys.catalogLease, LEASE_MS, NEVER, work);
+      const done = await whileHeld(redis, keys.catalogLease, leaseMs, NEVER, work);
       if (done !== undefined) return done.value;
       if (performance.now() > giveUpAt)
         throw new CommandError('the catalog process does not come to an end: do it again later');

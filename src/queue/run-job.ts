@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ArchivedObject } from '../archive/archive-media.ts';
 import { attemptRecord } from '../archive/attempt-record.ts';
 import type { AttemptFacts } from '../archive/object-metadata.ts';
@@ -8,7 +9,7 @@ import { deadlineOf } from '../media/deadline.ts';
 import { type MediaJob, mediaJobId } from '../media/media-job.ts';
 import { applyOpenIdPolicy, type OpenIdPolicy } from '../media/open-id.ts';
 import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
-import { type Clock, iso, type Random } from '../time.ts';
+import { type Clock, iso, MINUTE, type Random, SECOND } from '../time.ts';
 import type { ArchivedMarkers } from './archived-marker.ts';
 import type { Door } from './door.ts';
 import { isGateReason, passedTheGate, runsBehindGate } from './gate-rules.ts';
@@ -42,6 +43,10 @@ export interface RunJobParts {
 
 /** After so many deaths of workers with a job, its next start is spaced like a failed attempt: it may be what kills them. */
 const LOST_BEFORE_PAUSE = 3;
+
+/** At once, and when the store must be done with what was broken off. */
+const TAKE_BACK_PAUSES_MS = [0, 5 * SECOND];
+const TAKE_BACK_TIMEOUT_MS = MINUTE;
 
 /** The store is asked again at the pace of a media that has failed so often: about once a minute. */
 const PACE_OF_RECOVERY = 5;
@@ -86,9 +91,28 @@ export function createRunJob(parts: RunJobParts): RunJob {
       return true;
     } catch (error) {
       await abandon(lane, taken, error, signal);
+      if (error instanceof LockLostError && parsed.ok) await takeBack(parsed.stored.job);
       return true;
     }
   };
+
+  /**
+   * Whoever has the job now can't know of what we have written by then, or will have: a store may carry out a write that
+   * was broken off. Where the media was erased meanwhile nobody would look for it any more.
+   */
+  async function takeBack(job: MediaJob): Promise<void> {
+    const signal = AbortSignal.timeout(TAKE_BACK_TIMEOUT_MS);
+    try {
+      if (!(await markers.look(mediaJobId(job))).isErased) return;
+      for (const pauseMs of TAKE_BACK_PAUSES_MS) {
+        await sleep(pauseMs);
+        const failed = await settle.forget(job, signal);
+        if (failed !== undefined) observe({ type: 'postponed', jobId: mediaJobId(job), failure: failed });
+      }
+    } catch (error) {
+      observe({ type: 'fault', where: 'take-back', error });
+    }
+  }
 
   /** True when a job may run although its app's gate is closed. */
   function isDue(job: MediaJob): boolean {

@@ -50,6 +50,8 @@ export interface Settle {
   known(held: HeldJob, key: string, signal: AbortSignal): Promise<void>;
   /** For a media that an operator has erased: what lies of it in the bucket goes, then the job. */
   erased(held: HeldJob, signal: AbortSignal): Promise<void>;
+  /** Removes what lies of an erased media in the bucket, whoever has its job. */
+  forget(job: MediaJob, signal: AbortSignal): Promise<Failure | undefined>;
   /** The attempt goes on record and the job back to its lane, until `at`, in one step. */
   again(held: HeldJob, failure: Failure, startedAt: number, at: number): Promise<void>;
   /** The verdict, then `bury`. */
@@ -201,6 +203,7 @@ export function createSettle(parts: SettleParts): Settle {
     archived,
     known,
     erased,
+    forget,
     again,
     dead,
     bury,

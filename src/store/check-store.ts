@@ -3,7 +3,6 @@ import {
   AbortMultipartUploadCommand,
   CreateMultipartUploadCommand,
   DeleteObjectCommand,
-  GetBucketLifecycleConfigurationCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
@@ -12,6 +11,8 @@ import {
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { FAILURES, type Failure } from '../failure.ts';
+import { readBucketRules } from './bucket-rules.ts';
+import { ruleFindings } from './check-rules.ts';
 import { headBucket, PROBE_PREFIX, probePayloadCheck } from './probe.ts';
 import { classifyStoreError } from './s3-errors.ts';
 
@@ -72,7 +73,7 @@ export async function checkStore(client: S3Client, bucket: string, signal: Abort
       ? ok('delete', 'the probe could be removed')
       : warned('delete', `${key} is left behind`, 'Archiving needs no s3:DeleteObject. Remove the probe by hand.'),
   );
-  findings.push(await checkLifecycle(client, bucket, signal));
+  findings.push(...ruleFindings(await readBucketRules(client, bucket, signal)));
   return findings;
 }
 
@@ -156,21 +157,6 @@ async function checkMultipart(client: S3Client, bucket: string, signal: AbortSig
           'Uploads of workers that were killed stay open: let a lifecycle rule abort them.',
         ),
   ];
-}
-
-async function checkLifecycle(client: S3Client, bucket: string, signal: AbortSignal): Promise<Finding> {
-  const hint = 'Add a lifecycle rule AbortIncompleteMultipartUpload of 7 days.';
-  try {
-    const { Rules = [] } = await client.send(new GetBucketLifecycleConfigurationCommand({ Bucket: bucket }), {
-      abortSignal: signal,
-    });
-    const aborts = Rules.some((rule) => rule.Status === 'Enabled' && rule.AbortIncompleteMultipartUpload !== undefined);
-    return aborts
-      ? ok('lifecycle', 'old multipart uploads are aborted')
-      : warned('lifecycle', 'no rule aborts old multipart uploads', hint);
-  } catch {
-    return warned('lifecycle', 'no lifecycle rules can be read', hint);
-  }
 }
 
 async function trial(run: () => Promise<unknown>): Promise<Failure | undefined> {

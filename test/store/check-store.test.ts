@@ -70,7 +70,9 @@ describe('a store', () => {
       'multipart',
       'multipart list',
       'delete',
+      'versions',
       'lifecycle',
+      'lifecycle rule without a name',
     ]);
     expect(findings.filter(({ result }) => result !== 'ok')).toEqual([]);
     expect(await leftBehind(bench)).toEqual([]);

@@ -5,6 +5,8 @@ import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
 import type { MediaJob } from '../../src/media/media-job.ts';
+import { pseudonymOf } from '../../src/media/open-id.ts';
+import { Secret } from '../../src/secret.ts';
 import { dayOf } from '../../src/store/object-keys.ts';
 import { iso } from '../../src/time.ts';
 import { catalogRows, filesOf } from './catalog.ts';
@@ -14,6 +16,8 @@ import { jobOf, keysBelow, type Stack, untilIdle } from './stack.ts';
 
 const DAY_MS = 86_400_000;
 const never = new AbortController().signal;
+
+export const OPERATOR_KEY = 'a-key-of-the-operator-0123456789';
 
 /** Somebody whose traces lie everywhere. */
 export interface Person {
@@ -145,4 +149,15 @@ export async function leaveTraces(stack: Stack): Promise<Traced> {
   }
   if ((await catalogRows(stack, 'media')).length === 0) throw new Error('there is no catalog');
   return { victim, other, lines };
+}
+
+/** By what texts somebody would be found. */
+export function needlesOf({ openId, media }: Person): Record<string, string> {
+  const pseudonym = pseudonymOf(APP_ID, openId, new Secret(OPERATOR_KEY));
+  return {
+    openId,
+    pseudonym: pseudonym.slice('hmac-sha256:'.length),
+    'openId in base64url': Buffer.from(openId).toString('base64url'),
+    ...Object.fromEntries(media.map(({ mediaId }, index) => [`media ${index}`, mediaId])),
+  };
 }
