@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createCatalogTurn, UPKEEP_EVERY_MS } from '../src/catalog/catalog-turn.ts';
 import { openDuck } from '../src/catalog/duck.ts';
 import { createTombstones, withoutErased } from '../src/catalog/erase-tombstones.ts';
+import { sealDay } from '../src/catalog/manifest-seal.ts';
 import { readOutboxDepth } from '../src/catalog/outbox.ts';
 import { createOutboxReader } from '../src/catalog/outbox-reader.ts';
 import type { ConfigWithStore } from '../src/config.ts';
@@ -67,16 +68,24 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   const { bucket, partSizeBytes } = storeConfig;
   const reader = withoutErased(createOutboxReader(redis, keys, randomUUID()), createTombstones(redis, keys));
   const metrics = createCatalogMetrics(() => redis.status === 'ready' && !pulse.isSilent);
+  const files = createBucketFiles({ client: s3, bucket, partSizeBytes });
+  const store = createS3Store({ client: s3, bucket, partSizeBytes });
   const turn = createCatalogTurn({
-    files: createBucketFiles({ client: s3, bucket, partSizeBytes }),
-    store: createS3Store({ client: s3, bucket, partSizeBytes }),
+    files,
+    store,
     duck,
     folder,
     reader,
     flushRows: catalog.flushRows,
     mediaTtlMs: media.ttlMs,
     closeAfterMs: catalog.closeAfterMs,
-    seal: async () => undefined,
+    seal: async (dt, signal) => {
+      const head = await sealDay({ files, store, duck, folder, now }, dt, signal);
+      if (head === undefined) return;
+      const { sequence, revision, objects, bytes, unlisted, missing } = head;
+      log.info({ dt, sequence, revision, objects, bytes, unlisted, missing }, 'day sealed');
+      if (unlisted + missing > 0) log.warn({ dt, unlisted, missing }, 'rows and objects of the day do not agree');
+    },
     now,
     observe: (event) => {
       logCatalogEvent(log, event);

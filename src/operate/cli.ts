@@ -9,8 +9,10 @@ import {
   loadConfig,
   processEnvironment,
 } from '../config.ts';
+import { byteSize } from '../config-values.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, FailureError } from '../failure.ts';
+import { appIdSchema } from '../media/media-job.ts';
 import { redisTrouble } from '../redis/redis-trouble.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
@@ -18,9 +20,13 @@ import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
 import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
+import type { VerifyOptions } from './verify.ts';
 
 /** One media_id in 64 begins with a dash. */
 const DASH_HINT = 'A media_id that begins with a dash goes behind --, after all options.';
+
+/** Slower, and the store would take an object that is being read for abandoned. */
+const MIN_BYTE_RATE = 64 * 1024;
 
 /** Runs `weixin-media`. Each command's own code is loaded when it is called. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -111,6 +117,23 @@ async function main(argv: readonly string[]): Promise<number> {
     )
     .action((options: EraseFlags) =>
       run(import('./erase.ts').then(({ erase }) => erase(configOf('store'), eraseOptionsOf(options), output))),
+    );
+
+  command(
+    program,
+    'verify',
+    'Looks whether the archive is what was archived: reads objects back. A sample of 100 by itself.',
+  )
+    .option('--all', 'reads every object')
+    .option('--sample <n>', 'reads so many, drawn anew each time', positiveWholeNumber)
+    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago; reads every object', instant)
+    .option('--until <time>', 'of days up to this one', instant)
+    .option('--app <appId>', 'of this account', ownAppId)
+    .option('--restart', 'from the beginning, where the same command was broken off')
+    .option('--rate <size>', 'bytes a second at most: 20MiB', byteRate)
+    .option('--concurrency <n>', 'objects read at once (default: 8)', positiveWholeNumber)
+    .action((options: VerifyOptions) =>
+      run(import('./verify.ts').then(({ verifyArchive }) => verifyArchive(configOf('store'), options, output))),
     );
 
   const deadLetters = program.command('dead-letters').description('What could not be saved.');
@@ -258,6 +281,18 @@ function massOf(options: FilterOptions & MassFlags): {
 function letterAppId(text: string): string {
   if (!isLetterAppId(text)) throw new InvalidArgumentError('"wx" and 16 hexadecimal digits are expected');
   return text;
+}
+
+function ownAppId(text: string): string {
+  if (!appIdSchema.safeParse(text).success)
+    throw new InvalidArgumentError('"wx" and 16 hexadecimal digits are expected');
+  return text;
+}
+
+function byteRate(text: string): number {
+  const size = byteSize(text);
+  if (size === undefined || size < MIN_BYTE_RATE) throw new InvalidArgumentError('64KiB or more is expected');
+  return size;
 }
 
 function wholeNumber(text: string): number {

@@ -52,7 +52,11 @@ export type Fault =
   /** All is done, and the answer waits until it is released. */
   | { readonly type: 'hold-answer' }
   /** One bit of the body arrives flipped. */
-  | { readonly type: 'corrupt'; readonly atByte: number };
+  | { readonly type: 'corrupt'; readonly atByte: number }
+  /** One bit of the answer's body arrives flipped. */
+  | { readonly type: 'corrupt-answer'; readonly atByte: number }
+  /** What is listed seems to have been there for years. */
+  | { readonly type: 'age-answer' };
 
 /** Picks the requests that a fault is for. */
 export type Pick = S3Operation | ((request: SeenRequest) => boolean);
@@ -185,11 +189,18 @@ export async function startFaultProxy(
     }
 
     const answer = await answered.promise;
+    if (fault?.type === 'age-answer') {
+      const text = (await buffer(answer)).toString();
+      outgoing.writeHead(answer.statusCode ?? 500, { 'content-type': 'application/xml' });
+      outgoing.end(text.replaceAll(/<LastModified>[^<]+/g, '<LastModified>2020-01-01T00:00:00.000Z'));
+      return;
+    }
     if (request.operation === 'CreateMultipartUpload' || fault !== undefined) {
       const body = await buffer(answer);
       noteUpload(request, url, answer, body);
       if (fault?.type === 'lose-answer') socket.resetAndDestroy();
       if (fault?.type === 'lose-answer' || fault?.type === 'hang') return;
+      if (fault?.type === 'corrupt-answer') body.writeUInt8(body.readUInt8(fault.atByte) ^ 1, fault.atByte);
       if (fault?.type === 'slow') await sleep(fault.everyMs);
       if (fault?.type === 'hold-answer') await rule?.released.promise;
       if (fault?.type === 'replace-answer') {

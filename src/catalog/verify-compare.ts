@@ -1,0 +1,330 @@
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { finished } from 'node:stream/promises';
+import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
+import { tablePrefix } from './catalog-keys.ts';
+import { appsOf, kindFoldersOf } from './days.ts';
+import { type Duck, fromNdjson, fromParquet, sqlText } from './duck.ts';
+import { listKey } from './manifest.ts';
+import type { ChainLink } from './manifest-chain.ts';
+import { readManifest } from './manifest-list.ts';
+import { downloadRows } from './manifest-rows.ts';
+import { onceEach } from './once-each.ts';
+import type { AnyRow } from './table.ts';
+import type { DayState, Difference, Witnesses } from './verify-judge.ts';
+
+/** What of the archive is looked at. */
+export interface VerifyScope {
+  /** How many objects are read, drawn anew each time; absent: all. */
+  readonly sample?: number;
+  /** Days, `YYYY-MM-DD`, both included. */
+  readonly since?: string;
+  readonly until?: string;
+  readonly app?: string;
+}
+
+export interface CompareParts {
+  readonly files: BucketFiles;
+  readonly duck: Duck;
+  /** For the work of this comparison, on this machine's disk. */
+  readonly folder: string;
+}
+
+/** What a comparison has looked at. */
+export interface Compared {
+  readonly listed: number;
+  readonly rows: number;
+  readonly sealed: number;
+  readonly lists: number;
+  /** Lines that an erasure has taken out. */
+  readonly erased: number;
+  /** Objects to be read. */
+  readonly planned: number;
+}
+
+/** Objects planned in one go. */
+const PAGE = 2_000;
+
+const LISTING_COLUMNS = [
+  { name: 'key', type: 'VARCHAR' },
+  { name: 'size_bytes', type: 'BIGINT' },
+  { name: 'etag', type: 'VARCHAR' },
+  { name: 'modified', type: 'BIGINT' },
+] as const;
+
+const SEALED_COLUMNS = [
+  { name: 'key', type: 'VARCHAR' },
+  { name: 'size_bytes', type: 'BIGINT' },
+  { name: 'sha256', type: 'VARCHAR' },
+  { name: 'sequence', type: 'BIGINT' },
+] as const;
+
+/**
+ * Lays side by side what the bucket lists, what the catalog says and what was sealed, on this machine's disk.
+ *
+ * Rows are read before the bucket is listed: an object is there before its row is, so none seems to be missing that has
+ * just come.
+ */
+export function createComparison({ files, duck, folder }: CompareParts, scope: VerifyScope, days: DayState) {
+  const joined = join(folder, 'joined.parquet');
+  const plan = join(folder, 'plan.parquet');
+
+  /**
+   * Gathers it all. @param seed decides which objects are drawn. @param found is told of lists that are not as they were
+   * sealed. @throws FailureError
+   */
+  async function gather(
+    links: readonly ChainLink[],
+    seed: string,
+    found: (difference: Difference) => void,
+    signal: AbortSignal,
+  ): Promise<Compared> {
+    const sealed = join(folder, 'sealed.ndjson');
+    const listing = join(folder, 'listing.ndjson');
+    const lists = await gatherSealed(links, sealed, found, signal);
+    const isWanted = ({ dt, app }: { dt: string; app?: string }): boolean =>
+      isInDays(dt) && (scope.app === undefined || app === scope.app);
+    const paths = await downloadRows(files, tablePrefix('media'), folder, isWanted, signal);
+    const listed = await writeLines(listing, objects(signal), ({ key, sizeBytes, etag, lastModified }) => ({
+      key,
+      size_bytes: sizeBytes,
+      etag: etag ?? null,
+      modified: lastModified ?? 0,
+    }));
+    const sources = { listing, rows: paths, sealed };
+    await duck.run(await joinStatement(duck, sources, lists.spoilt, joined, signal), signal);
+    await Promise.all([listing, sealed, ...paths].map((path) => rm(path, { force: true })));
+    await duck.run(planStatement(seed), signal);
+    const [counts] = await duck.rows(
+      `SELECT count(row_sha256) AS n, count(sealed_sha256) AS sealed FROM read_parquet(${sqlText(joined)})`,
+      signal,
+    );
+    return {
+      listed,
+      rows: Number(counts?.['n']),
+      sealed: Number(counts?.['sealed']),
+      lists: lists.lists,
+      erased: lists.erased,
+      planned: await left('', signal),
+    };
+  }
+
+  /** Those that lack a witness, in key order. */
+  async function* incomplete(signal: AbortSignal): AsyncIterable<Witnesses> {
+    const query = `SELECT * FROM read_parquet(${sqlText(joined)})
+      WHERE listed_bytes IS NULL OR row_sha256 IS NULL OR (sealed_sha256 IS NULL AND dt < ${sqlText(days.closeNext)})
+      ORDER BY key`;
+    for await (const page of duck.stream(query, signal)) yield* page.map(witnessesOf);
+  }
+
+  /** How many are to be read behind a key. */
+  async function left(after: string, signal: AbortSignal): Promise<number> {
+    const [answer] = await duck.rows(
+      `SELECT count(*) AS n FROM read_parquet(${sqlText(plan)}) WHERE key > ${sqlText(after)}`,
+      signal,
+    );
+    return Number(answer?.['n']);
+  }
+
+  /** Those to be read behind a key, in key order, a page at a time. */
+  async function* planned(after: string, signal: AbortSignal): AsyncIterable<Witnesses> {
+    for (let last = after; ; ) {
+      const query = `SELECT * FROM read_parquet(${sqlText(plan)}) WHERE key > ${sqlText(last)} ORDER BY key LIMIT ${PAGE}`;
+      const page = (await duck.rows(query, signal)).map(witnessesOf);
+      yield* page;
+      const end = page.at(-1);
+      if (end === undefined || page.length < PAGE) return;
+      last = end.key;
+    }
+  }
+
+  /** Those of some keys that are to be read. */
+  async function some(keys: readonly string[], signal: AbortSignal): Promise<Witnesses[]> {
+    if (keys.length === 0) return [];
+    const query = `SELECT * FROM read_parquet(${sqlText(joined)}) WHERE listed_bytes IS NOT NULL AND key IN (${keys.map(sqlText).join(', ')}) ORDER BY key`;
+    return (await duck.rows(query, signal)).map(witnessesOf);
+  }
+
+  return { gather, incomplete, left, planned, some };
+
+  /** Everything is read that looks wrong; of the rest what was asked for. */
+  function planStatement(seed: string): string {
+    const { sample } = scope;
+    const source = `read_parquet(${sqlText(joined)})`;
+    const isReadable = '(listed_bytes IS NOT NULL AND (row_sha256 IS NOT NULL OR sealed_sha256 IS NOT NULL))';
+    const isOdd = `coalesce(listed_etag <> row_etag, false) OR coalesce(listed_bytes <> row_bytes, false)
+      OR coalesce(listed_bytes <> sealed_bytes, false) OR coalesce(row_bytes <> sealed_bytes, false)
+      OR coalesce(row_sha256 <> sealed_sha256, false)`;
+    const drawn =
+      sample === undefined
+        ? 'true'
+        : `key IN (SELECT key FROM ${source} WHERE ${isReadable} ORDER BY md5(key || ${sqlText(seed)}) LIMIT ${sample})`;
+    return `COPY (SELECT * FROM ${source} WHERE ${isReadable} AND (${isOdd} OR ${drawn}) ORDER BY key)
+      TO ${sqlText(plan)} (FORMAT parquet)`;
+  }
+
+  async function gatherSealed(
+    links: readonly ChainLink[],
+    path: string,
+    found: (difference: Difference) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly lists: number; readonly erased: number; readonly spoilt: readonly number[] }> {
+    const stream = createWriteStream(path);
+    const spoilt: number[] = [];
+    let [lists, erased] = [0, 0];
+    for (const { dt, sequence, head } of links) {
+      if (!isInDays(dt)) continue;
+      const list = head ?? { list: { key: listKey({ dt, sequence }), sha256: '' }, objects: 0, bytes: 0 };
+      const check = await readManifest(
+        files,
+        folder,
+        list,
+        async ({ key, size, sha256 }) => {
+          if (scope.app !== undefined && !key.startsWith(`media/app=${scope.app}/`)) return;
+          if (!stream.write(`${JSON.stringify({ key, size_bytes: size, sha256, sequence })}\n`))
+            await once(stream, 'drain');
+        },
+        signal,
+      );
+      lists += 1;
+      erased += check.erased;
+      if (check.isIntact) continue;
+      spoilt.push(sequence);
+      // What is no head was told as a break of the chain.
+      if (head === undefined) continue;
+      const expected = head.list.sha256;
+      const isOther = check.sha256 !== expected;
+      const [said, told] = isOther ? [expected, check.sha256 ?? null] : [counted(head), counted(check)];
+      found({ difference: 'manifest-altered', key: head.list.key, expected: said, found: told, sealed: false });
+    }
+    stream.end();
+    await finished(stream);
+    return { lists, erased, spoilt };
+  }
+
+  async function* objects(signal: AbortSignal): AsyncIterable<BucketObject> {
+    const { app, since = '', until } = scope;
+    if (since === '' && until === undefined) {
+      yield* files.list(app === undefined ? 'media/' : `media/app=${app}/`, signal);
+      return;
+    }
+    for await (const known of app === undefined ? appsOf(files, signal) : [app]) {
+      for await (const kind of kindFoldersOf(files, known, signal)) {
+        for await (const object of files.list(kind, signal, { after: `${kind}dt=${since}` })) {
+          const dt = object.key.slice(kind.length).match(/^dt=(\d{4}-\d{2}-\d{2})\//)?.[1];
+          if (dt === undefined) continue;
+          if (until !== undefined && dt > until) break;
+          yield object;
+        }
+      }
+    }
+  }
+
+  function isInDays(dt: string): boolean {
+    const { since, until } = scope;
+    return (since === undefined || dt >= since) && (until === undefined || dt <= until);
+  }
+}
+
+export type Comparison = ReturnType<typeof createComparison>;
+
+function counted({ objects, bytes }: { readonly objects: number; readonly bytes: number }): string {
+  return `${objects} objects, ${bytes} bytes`;
+}
+
+const NO_ROWS = `(SELECT NULL::VARCHAR AS key, NULL::BIGINT AS size_bytes, NULL::VARCHAR AS sha256, NULL::VARCHAR AS etag,
+  NULL::VARCHAR AS app_id, NULL::VARCHAR AS media_id WHERE false)`;
+
+/** Two rows of one key that do not agree make a row that agrees with nothing. */
+async function joinStatement(
+  duck: Duck,
+  { listing, rows, sealed }: { readonly listing: string; readonly rows: readonly string[]; readonly sealed: string },
+  spoilt: readonly number[],
+  target: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const both = (column: string): string =>
+    `CASE WHEN min(${column}) = max(${column}) THEN min(${column}) ELSE min(${column}) || ' ' || max(${column}) END AS ${column}`;
+  const catalogued = rows.length === 0 ? NO_ROWS : fromParquet(rows);
+  const lines = fromNdjson(sealed, SEALED_COLUMNS);
+  const oneRow = await onceEach(
+    duck,
+    catalogued,
+    `SELECT key, max(size_bytes) AS size_bytes, ${both('sha256')}, max(etag) AS etag, max(app_id) AS app_id,
+       max(media_id) AS media_id FROM ${catalogued} GROUP BY key`,
+    signal,
+  );
+  const oneLine = await onceEach(
+    duck,
+    lines,
+    `SELECT key, arg_min(size_bytes, sequence) AS size_bytes, arg_min(sha256, sequence) AS sha256,
+       min(sequence) AS sequence FROM ${lines} GROUP BY key`,
+    signal,
+  );
+  const isIntact = spoilt.length === 0 ? 'true' : `m.sequence NOT IN (${spoilt.join(', ')})`;
+  return `COPY (
+    SELECT coalesce(c.key, m.key) AS key,
+      regexp_extract(coalesce(c.key, m.key), '/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/', 1) AS dt,
+      listed_bytes, listed_etag, modified, row_bytes, row_sha256, row_etag, app_id, media_id,
+      m.size_bytes AS sealed_bytes, m.sha256 AS sealed_sha256, (${isIntact})::INTEGER AS is_intact
+    FROM (
+      SELECT coalesce(l.key, r.key) AS key, l.size_bytes AS listed_bytes, l.etag AS listed_etag, l.modified AS modified,
+        r.size_bytes AS row_bytes, r.sha256 AS row_sha256, r.etag AS row_etag, app_id, media_id
+      FROM ${fromNdjson(listing, LISTING_COLUMNS)} AS l FULL JOIN ${oneRow} AS r ON l.key = r.key
+    ) AS c
+    FULL JOIN ${oneLine} AS m ON c.key = m.key
+    ORDER BY 1
+  ) TO ${sqlText(target)} (FORMAT parquet)`;
+}
+
+function witnessesOf(row: AnyRow): Witnesses {
+  const text = (name: string): string => String(row[name]);
+  const number = (name: string): number => Number(row[name]);
+  const has = (name: string): boolean => row[name] !== null && row[name] !== undefined;
+  return {
+    key: text('key'),
+    ...(has('listed_bytes')
+      ? {
+          listed: {
+            sizeBytes: number('listed_bytes'),
+            lastModified: number('modified'),
+            ...(has('listed_etag') ? { etag: text('listed_etag') } : {}),
+          },
+        }
+      : {}),
+    ...(has('row_sha256')
+      ? {
+          row: {
+            sizeBytes: number('row_bytes'),
+            sha256: text('row_sha256'),
+            appId: text('app_id'),
+            mediaId: text('media_id'),
+            ...(has('row_etag') ? { etag: text('row_etag') } : {}),
+          },
+        }
+      : {}),
+    ...(has('sealed_sha256')
+      ? {
+          sealed: {
+            sizeBytes: number('sealed_bytes'),
+            sha256: text('sealed_sha256'),
+            isIntact: number('is_intact') === 1,
+          },
+        }
+      : {}),
+  };
+}
+
+async function writeLines<T>(path: string, items: AsyncIterable<T>, lineOf: (item: T) => object): Promise<number> {
+  const stream = createWriteStream(path);
+  let count = 0;
+  for await (const item of items) {
+    count += 1;
+    if (!stream.write(`${JSON.stringify(lineOf(item))}\n`)) await once(stream, 'drain');
+  }
+  stream.end();
+  await finished(stream);
+  return count;
+}
