@@ -16,6 +16,8 @@ export const SMALL_FILE_BYTES = 16 * MIB;
 export const MAX_FILE_BYTES = 256 * MIB;
 /** Where there is more than a file may hold, files are made about this large. */
 const SPLIT_FILE_BYTES = 128 * MIB;
+/** For COPY into a folder: files of about that size. */
+export const SPLIT = `, PER_THREAD_OUTPUT false, FILE_SIZE_BYTES ${SPLIT_FILE_BYTES}, OVERWRITE true`;
 /** So many small files of a day that is still open are merged. */
 export const MANY_SMALL_FILES = 48;
 
@@ -73,8 +75,7 @@ export async function compact(
     let rows: number;
     if (bytes <= MAX_FILE_BYTES) rows = await copy(duck, table, query, join(merged, '0.parquet'), signal);
     else {
-      const split = `, PER_THREAD_OUTPUT false, FILE_SIZE_BYTES ${SPLIT_FILE_BYTES}, OVERWRITE true`;
-      const [answer] = await duck.rows(copyStatement(table, query, merged, split), signal);
+      const [answer] = await duck.rows(copyStatement(table, query, merged, SPLIT), signal);
       rows = Number(answer?.['Count'] ?? 0);
     }
     const targets = (await readdir(merged)).toSorted().map((name) => join(merged, name));

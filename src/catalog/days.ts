@@ -1,5 +1,5 @@
 import type { BucketFiles } from '../store/bucket-files.ts';
-import { dayOf } from '../store/object-keys.ts';
+import { DEAD_LETTER_PREFIX, dayOf } from '../store/object-keys.ts';
 import { DAY, HOUR, iso } from '../time.ts';
 import { tablePrefix } from './catalog-keys.ts';
 import type { TableName } from './table.ts';
@@ -36,7 +36,7 @@ export async function* kindFoldersOf(files: BucketFiles, app: string, signal: Ab
     if (/\/kind=[^/]+\/$/.test(folder)) yield folder;
 }
 
-/** The first day of which the bucket holds media or rows; `undefined` when there is none. @throws FailureError */
+/** The first day of which the bucket holds media, dead letters or rows; `undefined` when there is none. @throws FailureError */
 export async function firstDay(files: BucketFiles, signal: AbortSignal): Promise<string | undefined> {
   let first: string | undefined;
   const consider = (folder: string): void => {
@@ -46,6 +46,12 @@ export async function firstDay(files: BucketFiles, signal: AbortSignal): Promise
   for await (const dt of daysOf(files, 'media', signal)) {
     consider(`/dt=${dt}/`);
     break;
+  }
+  for await (const app of files.folders(DEAD_LETTER_PREFIX, signal)) {
+    for await (const folder of files.folders(app, signal)) {
+      consider(folder);
+      break;
+    }
   }
   for await (const app of appsOf(files, signal)) {
     for await (const kind of kindFoldersOf(files, app, signal)) {

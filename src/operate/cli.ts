@@ -16,6 +16,7 @@ import { appIdSchema } from '../media/media-job.ts';
 import { redisTrouble } from '../redis/redis-trouble.ts';
 import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
+import type { RebuildOptions } from './catalog-rebuild.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
 import { isLetterAppId } from './media-name.ts';
@@ -67,9 +68,24 @@ async function main(argv: readonly string[]): Promise<number> {
     'Serves HTTP until it is stopped (SIGTERM): media are handed in, looked up and replayed.',
   ).action(() => run(import('./ingest.ts').then(({ ingest }) => ingest(configOf('accounts', 'guard')))));
 
-  command(program, 'catalog', 'Writes the catalog of the archive until it is stopped (SIGTERM).').action(() =>
-    run(import('./catalog.ts').then(({ catalog }) => catalog(configOf('store')))),
+  const catalogCommand = command(
+    program,
+    'catalog',
+    'Writes the catalog of the archive until it is stopped (SIGTERM).',
   );
+  catalogCommand.action(() => run(import('./catalog.ts').then(({ catalog }) => catalog(configOf('store')))));
+
+  command(catalogCommand, 'rebuild', 'Makes the rows of media and dead letters anew from the bucket alone.')
+    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
+    .option('--until <time>', 'of days up to this one', instant)
+    .option('--app <appId>', 'of this account', ownAppId)
+    .option('--dry-run', 'say what differs, and change nothing')
+    .option('--no-lease', 'while Redis is away: only where no catalog process runs')
+    .action((options: RebuildOptions) =>
+      run(
+        import('./catalog-rebuild.ts').then(({ rebuildCatalog }) => rebuildCatalog(configOf('store'), options, output)),
+      ),
+    );
 
   command(program, 'enqueue', 'Queues media to be archived.')
     .argument('[appId]', 'the account')

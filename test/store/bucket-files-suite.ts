@@ -342,7 +342,9 @@ export function describeBucketFiles(name: string, open: () => Promise<S3Backend>
         own.proxy.arm(asksForVersions, fault);
         const key = newFileKey();
         await bench.put(key, 'x');
-        expect(await Array.fromAsync(own.files.versions(key, never))).toEqual([{ key, isDeleteMarker: false, isLatest: true }]);
+        expect(await Array.fromAsync(own.files.versions(key, never))).toEqual([
+          { key, isDeleteMarker: false, isLatest: true },
+        ]);
         expect(await own.files.removeVersions(key, never)).toEqual(succeeded(1));
         expect(await own.files.removeVersions(key, never)).toEqual(succeeded(0));
         expect(await bench.bytesAt(key)).toBeUndefined();

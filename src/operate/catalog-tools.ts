@@ -1,0 +1,44 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Duck, openDuck } from '../catalog/duck.ts';
+import type { Config, ConfigWithStore } from '../config.ts';
+import type { ArchiveStore } from '../store/archive-store.ts';
+import { type BucketFiles, createBucketFiles } from '../store/bucket-files.ts';
+import { createS3Client } from '../store/s3-client.ts';
+import { createS3Store } from '../store/s3-store.ts';
+
+const CONNECTIONS = 32;
+
+/** What commands need of the catalog: the bucket, DuckDB, and a folder that goes with them. */
+export interface CatalogTools extends AsyncDisposable {
+  readonly files: BucketFiles;
+  readonly store: ArchiveStore;
+  readonly duck: Duck;
+  readonly folder: string;
+}
+
+export async function openCatalogTools(config: ConfigWithStore): Promise<CatalogTools> {
+  const { bucket, partSizeBytes } = config.store;
+  const client = createS3Client(config.store, CONNECTIONS);
+  const { folder, remove } = await openWorkFolder(config);
+  const duck = await openDuck({ memoryBytes: config.catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
+  return {
+    files: createBucketFiles({ client, bucket, partSizeBytes }),
+    store: createS3Store({ client, bucket, partSizeBytes }),
+    duck,
+    folder,
+    [Symbol.asyncDispose]: async () => {
+      duck[Symbol.dispose]();
+      client.destroy();
+      await remove();
+    },
+  };
+}
+
+/** A new folder below CATALOG_FOLDER. */
+export async function openWorkFolder({
+  catalog,
+}: Pick<Config, 'catalog'>): Promise<{ readonly folder: string; readonly remove: () => Promise<void> }> {
+  const folder = await mkdtemp(join(catalog.folder, 'weixin-media-'));
+  return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
+}
