@@ -69,6 +69,8 @@ export async function openDuck({ memoryBytes, threads, folder }: DuckLimits): Pr
           signal.throwIfAborted();
           yield rows.map(plainRow);
         }
+        // What was interrupted may end as if it were whole.
+        signal.throwIfAborted();
       } finally {
         resolve();
       }

@@ -21,6 +21,7 @@ import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
 import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
+import type { QueryOptions } from './query.ts';
 import type { VerifyOptions } from './verify.ts';
 
 /** One media_id in 64 begins with a dash. */
@@ -150,6 +151,16 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--concurrency <n>', 'objects read at once (default: 8)', positiveWholeNumber)
     .action((options: VerifyOptions) =>
       run(import('./verify.ts').then(({ verifyArchive }) => verifyArchive(configOf('store'), options, output))),
+    );
+
+  command(program, 'query', 'Runs SQL over the catalog: media, dead_letters, accepted, derived.')
+    .argument('<sql>', 'one SELECT, in the SQL of DuckDB')
+    .option('--local <folder>', 'over a copy of the bucket in this folder, as `aws s3 sync` makes it')
+    .option('--since <time>', 'only files of days from this one on: ISO-8601, or 24h, 7d ago', instant)
+    .option('--until <time>', 'only files of days up to this one', instant)
+    .option('--app <appId>', 'only files of this account', ownAppId)
+    .action((sql: string, options: QueryOptions) =>
+      run(import('./query.ts').then(({ queryCatalog }) => queryCatalog(configOf(), sql, options, output))),
     );
 
   const deadLetters = program.command('dead-letters').description('What could not be saved.');
