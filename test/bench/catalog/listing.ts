@@ -1,0 +1,22 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startHelper } from '../memory/helper-process.ts';
+import type { ListerAnswer, ListerAsk } from './lister.ts';
+import type { StoreAnswer, StoreAsk } from './store.ts';
+
+/** Lists a bucket of so many objects of one app and day, in a process that does nothing else, and tells what it took. */
+export async function listingMemory(objects: number, note: (text: string) => void): Promise<ListerAnswer> {
+  await using parts = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'weixin-media-bench-'));
+  parts.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }));
+  const store = parts.use(startHelper<StoreAsk, StoreAnswer>(new URL('./store.ts', import.meta.url), [directory]));
+  const sample = { rows: objects, apps: 1, days: 1, since: Date.parse('2026-06-15') };
+  note(`a bucket of ${objects.toLocaleString('en')} objects`);
+  const { url } = await store.ask({ type: 'media', sample });
+  const lister = parts.use(startHelper<ListerAsk, ListerAnswer>(new URL('./lister.ts', import.meta.url)));
+  note('listing it');
+  const answer = await lister.ask({ url, directory });
+  if (answer.objects !== objects) throw new Error(`${answer.objects} objects listed`);
+  return answer;
+}
