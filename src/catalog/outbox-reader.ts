@@ -121,6 +121,21 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
   };
 }
 
+/** Looks at what waits in the outbox, and leaves it there. What nobody can read is left out. */
+export async function* peekOutbox(redis: RedisClient, { outbox }: RedisKeys): AsyncIterable<OutboxEntry> {
+  let from = '-';
+  for (;;) {
+    const page = (await redis.xrange(outbox, from, '+', 'COUNT', PAGE)) as RawEntry[];
+    for (const raw of page) {
+      const entry = parseEntry(raw);
+      if (entry !== undefined) yield entry;
+    }
+    const last = page.at(-1);
+    if (last === undefined || page.length < PAGE) return;
+    from = `(${last[0]}`;
+  }
+}
+
 type RawEntry = [id: string, fields: string[] | null];
 
 interface ParsedEntry {

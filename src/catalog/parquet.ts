@@ -82,6 +82,11 @@ export async function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise
   await file.appendFile(lines.join(''));
 }
 
+/** Writes what a query gives to a file with one JSON object a line. */
+export async function copyLines(duck: Duck, query: string, path: string, signal: AbortSignal): Promise<void> {
+  await duck.run(`COPY (${query}) TO ${sqlText(path)} (FORMAT json)`, signal);
+}
+
 /** A path in a folder, for a key of the bucket. */
 export function localPath(folder: string, key: string): string {
   return join(folder, key.replaceAll('/', '__'));

@@ -19,6 +19,7 @@ import { VERSION } from '../version.ts';
 import type { RebuildOptions } from './catalog-rebuild.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
+import type { GapsOptions } from './gaps.ts';
 import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
 import type { QueryOptions } from './query.ts';
@@ -151,6 +152,19 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--concurrency <n>', 'objects read at once (default: 8)', positiveWholeNumber)
     .action((options: VerifyOptions) =>
       run(import('./verify.ts').then(({ verifyArchive }) => verifyArchive(configOf('store'), options, output))),
+    );
+
+  command(
+    program,
+    'gaps',
+    'What was accepted, and what became of it; names what is missing. The last 7 days by itself.',
+  )
+    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
+    .option('--until <time>', 'of days up to this one', instant)
+    .option('--app <appId>', 'of this account', ownAppId)
+    .option('--jobs', 'only the missing that WeChat still has, as lines for `enqueue --file -`')
+    .action((options: GapsOptions) =>
+      run(import('./gaps.ts').then(({ gaps }) => gaps(configOf('store'), options, output))),
     );
 
   command(program, 'query', 'Runs SQL over the catalog: media, dead_letters, accepted, derived.')
