@@ -64,6 +64,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
 
   note('calm');
   await settle(world, note);
+  note('writing the catalog');
+  await world.cataloguer.finish();
   note(`comparing ${handedIn.accepted.size} media`);
   const verdict = await judge(world);
   return {

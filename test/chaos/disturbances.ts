@@ -12,7 +12,7 @@ import { someOf, type World } from './world.ts';
 export interface Disturbance {
   readonly name: string;
   /** What it happens to. Only one happens to the same thing at a time. */
-  readonly target: 'worker' | 'redis' | 'store' | 'weixin' | 'queue';
+  readonly target: 'worker' | 'catalog' | 'redis' | 'store' | 'weixin' | 'queue';
   /** Begins it, lets it last, and ends it. */
   readonly happen: (world: World, random: Random) => Promise<void>;
 }
@@ -36,6 +36,17 @@ export const DISTURBANCES: readonly Disturbance[] = [
     target: 'worker',
     happen: async ({ crew }, random) => {
       const { process: child } = crew.pick(random);
+      child.kill('SIGSTOP');
+      await last(random);
+      child.kill('SIGCONT');
+    },
+  },
+  { name: 'the catalog process is killed', target: 'catalog', happen: ({ cataloguer }) => cataloguer.kill() },
+  {
+    name: 'the catalog process freezes',
+    target: 'catalog',
+    happen: async ({ cataloguer }, random) => {
+      const { process: child } = cataloguer.running;
       child.kill('SIGSTOP');
       await last(random);
       child.kill('SIGCONT');

@@ -7,6 +7,7 @@ import { MINUTE } from '../../src/time.ts';
 import { APP_SECRET } from '../support/jobs.ts';
 import { dumpRedis, keysBelow, lettersOf, linesOf, type Stack } from '../support/stack.ts';
 import { OTHER_APP_SECRET } from '../system/more-apps.ts';
+import { judgeCatalog } from './cataloguer.ts';
 import type { Finding } from './findings.ts';
 import { OPEN_ID_PREFIX, type Wish } from './wishes.ts';
 import type { World } from './world.ts';
@@ -26,7 +27,7 @@ const READERS = 8;
  * nothing is left to do.
  */
 export async function judge(world: World): Promise<Verdict> {
-  const { stack, store, crew, handedIn } = world;
+  const { stack, store, crew, cataloguer, handedIn } = world;
   const findings: Finding[] = [...crew.findings];
   const wishes = [...handedIn.accepted.values()];
   const letters = new Map<string, DeadLetter>(
@@ -77,13 +78,16 @@ export async function judge(world: World): Promise<Verdict> {
 
   const known = new Set(wishes.flatMap(({ job }) => [mediaKeyStem(job), deadLetterKey(job).replace(/\.json$/, '')]));
   for (const key of await keysBelow(stack, '')) {
+    if (/^(catalog|manifests|annotations)\//.test(key)) continue;
     if (!known.has(key.slice(0, key.lastIndexOf('.'))))
       findings.push({ what: 'an object nobody asked for', detail: key });
   }
+  findings.push(...(await judgeCatalog(stack, wishes)));
   for (const key of store.openUploads()) findings.push({ what: 'an open multipart upload', detail: key });
   findings.push(...(await leftInRedis(world, letters)), ...said(crew.logs()));
   texts.push(
     ...crew.logs(),
+    ...cataloguer.logs(),
     await dumpRedis(stack.redis),
     ...[...letters.values()].map((letter) => JSON.stringify(letter)),
   );

@@ -4,6 +4,7 @@ import type { Random } from '../../src/time.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
 import type { Stack, StackOptions } from '../support/stack.ts';
 import { openStackOfTwoApps } from '../system/more-apps.ts';
+import { type Cataloguer, startCataloguer } from './cataloguer.ts';
 import { type Crew, startCrew } from './crew.ts';
 import { MAX_BYTES, PART_SIZE_BYTES, type Wish } from './wishes.ts';
 
@@ -27,6 +28,7 @@ export interface World extends AsyncDisposable {
   /** The way to the store. */
   readonly store: FaultProxy;
   readonly crew: Crew;
+  readonly cataloguer: Cataloguer;
   readonly handedIn: HandedIn;
 }
 
@@ -73,8 +75,16 @@ export async function openWorld({ workers, redisExecutable, gateway }: WorldOpti
   });
   parts.defer(() => producer.close());
   const crew = parts.use(startCrew(stack, workers));
+  const cataloguer = parts.use(startCataloguer(stack));
   const moved = parts.move();
-  return { stack, store, crew, handedIn: handIn(producer), [Symbol.asyncDispose]: () => moved.disposeAsync() };
+  return {
+    stack,
+    store,
+    crew,
+    cataloguer,
+    handedIn: handIn(producer),
+    [Symbol.asyncDispose]: () => moved.disposeAsync(),
+  };
 }
 
 async function embedded(parts: AsyncDisposableStack): Promise<NonNullable<StackOptions['gateway']>> {
