@@ -19,6 +19,7 @@ import { VERSION } from '../version.ts';
 import type { RebuildOptions } from './catalog-rebuild.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
+import type { ExportOptions } from './export.ts';
 import type { GapsOptions } from './gaps.ts';
 import { isLetterAppId } from './media-name.ts';
 import { createOutput, type Output } from './output.ts';
@@ -165,6 +166,16 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--jobs', 'only the missing that WeChat still has, as lines for `enqueue --file -`')
     .action((options: GapsOptions) =>
       run(import('./gaps.ts').then(({ gaps }) => gaps(configOf('store'), options, output))),
+    );
+
+  command(program, 'export', 'Writes a day, or an app, to a folder as a BagIt bag.')
+    .requiredOption('--bagit <folder>', 'the folder of the bag')
+    .option('--dt <day>', 'this day: YYYY-MM-DD', instant)
+    .option('--app <appId>', 'of this account', ownAppId)
+    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
+    .option('--until <time>', 'of days up to this one', instant)
+    .action((options: ExportOptions) =>
+      run(import('./export.ts').then(({ exportMedia }) => exportMedia(configOf('store'), options, output))),
     );
 
   command(program, 'query', 'Runs SQL over the catalog: media, dead_letters, accepted, derived.')

@@ -1,0 +1,223 @@
+import { createHash } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { finished } from 'node:stream/promises';
+import { iso } from '../time.ts';
+import { VERSION } from '../version.ts';
+import { tablePrefix } from './catalog-keys.ts';
+import { fromParquet } from './duck.ts';
+import type { FlushParts } from './flush.ts';
+import { inParallel } from './in-parallel.ts';
+import { downloadRows } from './manifest-rows.ts';
+import { columnsOf, copyLines } from './parquet.ts';
+import { TABLES } from './tables.ts';
+
+/** Objects fetched at once. */
+const FETCHED_AT_ONCE = 8;
+/** Says what a bag holds; by it an export that was broken off is known, and goes on. */
+const SELECTION_FILE = 'selection.json';
+const ROWS_FILE = 'metadata/media.ndjson';
+
+/** What is exported: the media of these days, both included, of one app or of all. */
+export interface BagSelection {
+  readonly bucket: string;
+  readonly since: string;
+  readonly until: string;
+  readonly app?: string;
+}
+
+/** Why an object is not in a bag as it should be. */
+export interface BagProblem {
+  readonly key: string;
+  readonly problem: 'missing' | 'size' | 'sha256' | 'unsafe' | 'unread';
+}
+
+export interface Bag {
+  readonly objects: number;
+  readonly bytes: number;
+  /** There from an earlier run, whole. */
+  readonly kept: number;
+  readonly problems: number;
+}
+
+/** The folder holds something that is no bag of this selection. */
+export class ForeignFolderError extends Error {
+  override readonly name = 'ForeignFolderError';
+}
+
+export interface BagParts extends FlushParts {
+  readonly now: () => number;
+  readonly onTotal: (objects: number) => void;
+  readonly onObject: () => void;
+  readonly onProblem: (problem: BagProblem) => void;
+}
+
+interface BagRow {
+  readonly key: string;
+  readonly size_bytes: number;
+  readonly sha256: string;
+}
+
+/**
+ * Exports media as a BagIt bag: each object below `data/` under its key, checked against its row while it is written, the
+ * rows as a tag file. The manifests are written last, and only if nothing is wrong: before that it is no valid bag.
+ *
+ * Broken off, it goes on: what is there whole is not fetched again. Memory does not grow with the number of objects.
+ *
+ * @throws ForeignFolderError, FailureError, and what the disk throws
+ * @see https://www.rfc-editor.org/rfc/rfc8493
+ */
+export async function exportBag(
+  parts: BagParts,
+  selection: BagSelection,
+  folder: string,
+  signal: AbortSignal,
+): Promise<Bag> {
+  await claim(folder, selection);
+  const rows = join(parts.folder, 'media.ndjson');
+  const objects = await writeRows(parts, selection, rows, signal);
+  parts.onTotal(objects);
+  let [bytes, kept, problems] = [0, 0, 0];
+  await inParallel(FETCHED_AT_ONCE, rowsIn(rows), async (row) => {
+    const put = await putObject(parts, row, folder, signal);
+    if (put === 'kept') kept += 1;
+    else if (put !== 'fetched') {
+      problems += 1;
+      parts.onProblem({ key: row.key, problem: put });
+    }
+    bytes += row.size_bytes;
+    parts.onObject();
+  });
+  if (problems === 0) await writeTagFiles(selection, rows, { objects, bytes }, folder, parts.now());
+  return { objects, bytes, kept, problems };
+}
+
+/** Makes the folder ours, if it is empty or was. An older manifest goes: the bag is not whole until the end. */
+async function claim(folder: string, selection: BagSelection): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const wanted = `${JSON.stringify(selection)}\n`;
+  const path = join(folder, SELECTION_FILE);
+  if ((await readdir(folder)).length > 0) {
+    const there = await readFile(path, 'utf8').catch(() => undefined);
+    if (there !== wanted)
+      throw new ForeignFolderError(`${folder} is not empty, and holds no bag of the same media: name another folder`);
+  }
+  for (const name of ['tagmanifest-sha256.txt', 'manifest-sha256.txt']) await rm(join(folder, name), { force: true });
+  await writeWhole(path, wanted);
+}
+
+async function writeRows(
+  { files, duck, folder }: FlushParts,
+  { since, until, app }: BagSelection,
+  path: string,
+  signal: AbortSignal,
+): Promise<number> {
+  const paths = await downloadRows(
+    files,
+    tablePrefix('media'),
+    folder,
+    (partition) => partition.dt >= since && partition.dt <= until && (app === undefined || partition.app === app),
+    signal,
+  );
+  if (paths.length === 0) {
+    await writeFile(path, '');
+    return 0;
+  }
+  const source = fromParquet(paths);
+  await copyLines(duck, `SELECT ${columnsOf(TABLES.media)} FROM ${source} ORDER BY key`, path, signal);
+  const [answer] = await duck.rows(`SELECT count(*) AS n FROM ${source}`, signal);
+  return Number(answer?.['n']);
+}
+
+async function* rowsIn(path: string): AsyncIterable<BagRow> {
+  for await (const line of createInterface({ input: createReadStream(path) })) yield JSON.parse(line) as BagRow;
+}
+
+async function putObject(
+  { files }: FlushParts,
+  row: BagRow,
+  folder: string,
+  signal: AbortSignal,
+): Promise<'kept' | 'fetched' | BagProblem['problem']> {
+  // Whoever may write the catalog must not write anywhere else.
+  if (
+    !/^media\/[^\\]+$/.test(row.key) ||
+    row.key.split('/').some((name) => name === '' || name === '.' || name === '..')
+  )
+    return 'unsafe';
+  const path = join(folder, 'data', row.key);
+  if ((await problemOf(path, row)) === undefined) return 'kept';
+  await mkdir(dirname(path), { recursive: true });
+  const fetched = await files.getFile(row.key, `${path}.fetched`, signal);
+  if (!fetched.ok) return 'unread';
+  if (!fetched.value) return 'missing';
+  const problem = await problemOf(`${path}.fetched`, row);
+  if (problem !== undefined) {
+    await rm(`${path}.fetched`, { force: true });
+    return problem;
+  }
+  await rename(`${path}.fetched`, path);
+  return 'fetched';
+}
+
+/** What is wrong with a file; `undefined` when it is what the row says. */
+async function problemOf(
+  path: string,
+  { size_bytes, sha256 }: BagRow,
+): Promise<'missing' | 'size' | 'sha256' | undefined> {
+  const there = await stat(path).catch(() => undefined);
+  if (there === undefined) return 'missing';
+  if (there.size !== size_bytes) return 'size';
+  return (await sha256Of(path)) === sha256 ? undefined : 'sha256';
+}
+
+async function sha256Of(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) hash.update(chunk);
+  return hash.digest('hex');
+}
+
+async function writeTagFiles(
+  { app, since, until, bucket }: BagSelection,
+  rows: string,
+  { objects, bytes }: Pick<Bag, 'objects' | 'bytes'>,
+  folder: string,
+  now: number,
+): Promise<void> {
+  await mkdir(join(folder, dirname(ROWS_FILE)), { recursive: true });
+  await copyFile(rows, join(folder, `${ROWS_FILE}.part`));
+  await rename(join(folder, `${ROWS_FILE}.part`), join(folder, ROWS_FILE));
+  // A bag has a payload directory, be it empty.
+  await mkdir(join(folder, 'data'), { recursive: true });
+  const days = since === until ? since : `${since} to ${until}`;
+  const info = [
+    ['Bag-Software-Agent', `weixin-media-archiver ${VERSION}`],
+    ['Bagging-Date', iso(now).slice(0, 10)],
+    ['External-Identifier', `${bucket}/${app ?? 'all'}/${days}`],
+    ['External-Description', `WeChat media received ${days}${app === undefined ? '' : ` of ${app}`}`],
+    ['Payload-Oxum', `${bytes}.${objects}`],
+  ];
+  await writeWhole(join(folder, 'bagit.txt'), 'BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n');
+  await writeWhole(join(folder, 'bag-info.txt'), info.map(([label, value]) => `${label}: ${value}\n`).join(''));
+
+  const manifest = createWriteStream(join(folder, 'manifest-sha256.txt.part'));
+  for await (const { key, sha256 } of rowsIn(rows)) manifest.write(`${sha256}  data/${encoded(key)}\n`);
+  manifest.end();
+  await finished(manifest);
+  await rename(join(folder, 'manifest-sha256.txt.part'), join(folder, 'manifest-sha256.txt'));
+  const tags = ['bag-info.txt', 'bagit.txt', 'manifest-sha256.txt', ROWS_FILE, SELECTION_FILE];
+  const lines = await Promise.all(tags.map(async (name) => `${await sha256Of(join(folder, name))}  ${name}\n`));
+  await writeWhole(join(folder, 'tagmanifest-sha256.txt'), lines.join(''));
+}
+
+/** As RFC 8493 has it in 2.1.3. */
+function encoded(path: string): string {
+  return path.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
+}
+
+async function writeWhole(path: string, text: string): Promise<void> {
+  await writeFile(`${path}.part`, text);
+  await rename(`${path}.part`, path);
+}

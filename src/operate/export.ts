@@ -1,0 +1,71 @@
+import { resolve } from 'node:path';
+import { exportBag, ForeignFolderError } from '../catalog/bagit.ts';
+import type { ConfigWithStore } from '../config.ts';
+import { stopOnSignals } from '../lifecycle.ts';
+import { dayOf } from '../store/object-keys.ts';
+import { iso } from '../time.ts';
+import { openCatalogTools } from './catalog-tools.ts';
+import { CommandError, EXIT } from './command-error.ts';
+import { byteCount, type Output } from './output.ts';
+
+export interface ExportOptions {
+  /** The folder of the bag. */
+  readonly bagit: string;
+  /** Unix times in milliseconds: their UTC days count. */
+  readonly dt?: number;
+  readonly since?: number;
+  readonly until?: number;
+  readonly app?: string;
+}
+
+/** Earlier than any media. */
+const FIRST_DAY = '2011-01-01';
+
+/** `export --bagit`: a day, or an app, as a BagIt bag. Exit 1 when an object is not what the catalog says: then it is no valid bag. */
+export async function exportMedia(config: ConfigWithStore, options: ExportOptions, output: Output): Promise<number> {
+  const { dt, since, until, app, bagit } = options;
+  if (dt === undefined && app === undefined)
+    throw new CommandError('export takes --dt, or --app with --since and --until', EXIT.usage);
+  if (dt !== undefined && (since !== undefined || until !== undefined))
+    throw new CommandError('--dt and --since or --until exclude each other', EXIT.usage);
+  const day = (time: number | undefined): string | undefined => (time === undefined ? undefined : dayOf(iso(time)));
+  const selection = {
+    bucket: config.store.bucket,
+    since: day(dt ?? since) ?? FIRST_DAY,
+    until: day(dt ?? until) ?? day(Date.now()) ?? FIRST_DAY,
+    ...(app === undefined ? {} : { app }),
+  };
+  const stop = stopOnSignals();
+  await using tools = await openCatalogTools(config);
+  using progress = output.progress('export', 0);
+  const folder = resolve(bagit);
+  try {
+    const bag = await exportBag(
+      {
+        ...tools,
+        now: Date.now,
+        onTotal: (objects) => progress.total(objects),
+        onObject: () => progress.advance(1),
+        onProblem: (problem) => output.result(problem, () => `${problem.problem}  ${problem.key}`),
+      },
+      selection,
+      folder,
+      stop.signal,
+    );
+    progress.stop();
+    const { objects, bytes, kept, problems } = bag;
+    output.result({ ...bag, folder }, () => {
+      const end = problems === 0 ? 'a valid bag' : `${problems} objects are not as the catalog says: no valid bag`;
+      return `${objects} objects, ${byteCount(bytes)}, ${kept} of them there already; ${folder}: ${end}`;
+    });
+    return problems === 0 ? EXIT.done : EXIT.failed;
+  } catch (error) {
+    if (stop.signal.aborted) throw new CommandError('stopped: the same command goes on from here');
+    if (error instanceof ForeignFolderError) throw new CommandError(error.message, EXIT.usage);
+    if (error instanceof Error && 'syscall' in error)
+      throw new CommandError(`${folder} can't be written: ${error.message}`);
+    throw error;
+  } finally {
+    stop.release();
+  }
+}
