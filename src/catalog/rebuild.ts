@@ -3,16 +3,19 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { FailureError } from '../failure.ts';
+import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { iso, MINUTE } from '../time.ts';
 import { type Partition, partitionOfKey, partitionPrefix, sortable } from './catalog-keys.ts';
 import { readState, writeState } from './catalog-state.ts';
 import { SPLIT } from './compact.ts';
+import { derivedRowOf } from './derived-files.ts';
 import { fromNdjson, fromParquet } from './duck.ts';
 import { inParallel } from './in-parallel.ts';
 import { columnsOf, copyStatement, localPath } from './parquet.ts';
 import { objectsOf, type ReconcileParts } from './reconcile.ts';
 import { finishReplacements, replaceFiles } from './replace-files.ts';
 import { rowFromObject } from './row-from-object.ts';
+import type { AnyRow, Table } from './table.ts';
 import { TABLES } from './tables.ts';
 import { unwrap } from './unwrap.ts';
 
@@ -42,8 +45,11 @@ export interface Rebuilt {
   readonly unread: number;
 }
 
+/** The tables that the bucket alone is enough for, beside dead letters. */
+export type RebuiltTable = 'media' | 'derived';
+
 /**
- * Makes the media rows of a day and app anew from its objects alone, and replaces its files where they differ. Where an
+ * Makes the rows of a day and app anew from its objects alone, and replaces its files where they differ. Where an
  * object could not be looked at nothing is replaced. Harmless to repeat, and harmless when it is broken off. Memory does
  * not grow with the number of objects.
  *
@@ -51,24 +57,28 @@ export interface Rebuilt {
  *
  * @throws FailureError
  */
-export async function rebuildMedia(
+export async function rebuildRows(
   parts: RebuildParts,
+  name: RebuiltTable,
   dt: string,
   app: string,
   dryRun: boolean,
   signal: AbortSignal,
 ): Promise<Rebuilt> {
   const { files, duck, store, folder, onUnread, onObject } = parts;
-  const partition: Partition = { table: 'media', dt, app };
+  const partition: Partition = { table: name, dt, app };
+  const all = name === 'media' ? objectsOf(parts, dt, app, signal) : derivedObjectsOf(files, dt, app, signal);
+  const rowOf = (key: string): Promise<AnyRow | undefined> =>
+    name === 'media' ? rowFromObject(store, key, signal) : derivedRow(files, key, signal);
   const work = await mkdtemp(join(folder, 'rebuild-'));
   try {
     const lines = join(work, 'rows.ndjson');
     const stream = createWriteStream(lines);
     let [objects, foreign, unread] = [0, 0, 0];
-    await inParallel(HEADS_AT_ONCE, objectsOf(parts, dt, app, signal), async ({ key }) => {
+    await inParallel(HEADS_AT_ONCE, all, async ({ key }) => {
       objects += 1;
       try {
-        const row = await rowFromObject(store, key, signal);
+        const row = await rowOf(key);
         if (row === undefined) foreign += 1;
         else stream.write(`${JSON.stringify(row)}\n`);
       } catch (error) {
@@ -88,7 +98,7 @@ export async function rebuildMedia(
       sources.push(key);
       paths.push(path);
     }
-    const table = TABLES.media;
+    const table: Table = TABLES[name];
     const columns = columnsOf(table);
     const made = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
     const there = paths.length === 0 ? `${made} LIMIT 0` : `SELECT ${columns} FROM ${fromParquet(paths)}`;
@@ -124,6 +134,20 @@ export async function expectLateEntries({ files, now }: RebuildParts, signal: Ab
   const state = await readState(files, signal);
   const flushedId = sortable(`${now() + LATE_ENTRIES_MS}-0`);
   if (flushedId > state.flushedId) await writeState(files, { ...state, flushedId }, signal);
+}
+
+async function* derivedObjectsOf(
+  files: BucketFiles,
+  dt: string,
+  app: string,
+  signal: AbortSignal,
+): AsyncIterable<BucketObject> {
+  for await (const kind of files.folders(`derived/app=${app}/`, signal)) yield* files.list(`${kind}dt=${dt}/`, signal);
+}
+
+async function derivedRow(files: BucketFiles, key: string, signal: AbortSignal): Promise<AnyRow | undefined> {
+  const head = unwrap(await files.head(key, signal));
+  return head === undefined ? undefined : derivedRowOf(head);
 }
 
 /** @throws FailureError */

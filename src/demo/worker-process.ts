@@ -30,7 +30,7 @@ export function cliPath(): string {
 export function startWorkerProcess(
   environment: Readonly<Record<string, string>>,
   stderr: 'pipe' | number = 'pipe',
-  command: 'worker' | 'ingest' | 'catalog' = 'worker',
+  command: 'worker' | 'ingest' | 'catalog' | 'derive' = 'worker',
 ): WorkerProcess {
   const child = spawn(process.execPath, [cliPath(), command], {
     stdio: ['ignore', 'ignore', stderr],

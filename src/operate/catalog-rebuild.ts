@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { appsOf, daysBetween, firstDay } from '../catalog/days.ts';
-import { dayOfInstant, expectLateEntries, noteChangedDay, rebuildMedia } from '../catalog/rebuild.ts';
+import { dayOfInstant, expectLateEntries, noteChangedDay, rebuildRows } from '../catalog/rebuild.ts';
 import { reconcileLetters } from '../catalog/reconcile-letters.ts';
 import type { ConfigWithStore } from '../config.ts';
 import { whileHeld } from '../redis/held-lease.ts';
@@ -26,7 +26,7 @@ const LEASE_MS = 15 * SECOND;
 const MAX_TOLD = 20;
 
 /**
- * `catalog rebuild`: makes the rows of media and dead letters anew from the bucket alone. Exit 1 when an object could not
+ * `catalog rebuild`: makes the rows of media, derived files and dead letters anew from the bucket alone. Exit 1 when an object could not
  * be looked at: its partition is left as it is. What was accepted is known from the outbox alone, and is left as it is.
  */
 export async function rebuildCatalog(
@@ -75,15 +75,18 @@ export async function rebuildCatalog(
     }
   }
 
-  const total = { days: 0, objects: 0, added: 0, removed: 0, foreign: 0, unread: 0, letters: 0 };
+  const total = { days: 0, objects: 0, added: 0, removed: 0, foreign: 0, unread: 0, letters: 0, derived: 0 };
   const apps = options.app === undefined ? await Array.fromAsync(appsOf(tools.files, signal)) : [options.app];
   for (const dt of daysBetween(since, until)) {
     let isChanged = false;
     for (const app of apps) {
       const rebuilt = await held(async (leased) => {
         if (options.dryRun !== true) await expectLateEntries(parts, leased);
-        return rebuildMedia(parts, dt, app, options.dryRun === true, leased);
+        return rebuildRows(parts, 'media', dt, app, options.dryRun === true, leased);
       });
+      const derived = await held((leased) => rebuildRows(parts, 'derived', dt, app, options.dryRun === true, leased));
+      total.derived += derived.added + derived.removed;
+      total.unread += derived.unread;
       for (const field of ['objects', 'added', 'removed', 'foreign', 'unread'] as const) total[field] += rebuilt[field];
       if (rebuilt.added + rebuilt.removed + rebuilt.unread + rebuilt.foreign === 0) continue;
       isChanged = true;
@@ -102,8 +105,19 @@ export async function rebuildCatalog(
   const summary = { ...total, dryRun: options.dryRun === true };
   output.result(summary, () =>
     table(
-      ['days', 'objects', 'rows added', 'removed', 'letters', 'not ours', 'unread'],
-      [[total.days, total.objects, total.added, total.removed, total.letters, total.foreign, total.unread]],
+      ['days', 'objects', 'rows added', 'removed', 'letters', 'derived', 'not ours', 'unread'],
+      [
+        [
+          total.days,
+          total.objects,
+          total.added,
+          total.removed,
+          total.letters,
+          total.derived,
+          total.foreign,
+          total.unread,
+        ],
+      ],
     ),
   );
   return total.unread > 0 ? EXIT.failed : EXIT.done;

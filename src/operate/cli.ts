@@ -90,6 +90,12 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
 
+  command(program, 'derive', 'Optional: makes MP3 of voices and thumbnails, until it is stopped (SIGTERM).')
+    .option('--since <time>', 'of media of days from this one on; by itself of those of the last days', instant)
+    .action((options: { since?: number }) =>
+      run(import('./derive.ts').then(({ derive }) => derive(configOf('store'), options))),
+    );
+
   command(program, 'enqueue', 'Queues media to be archived.')
     .argument('[appId]', 'the account')
     .argument('[mediaId...]', 'its media')
@@ -120,7 +126,7 @@ async function main(argv: readonly string[]): Promise<number> {
     run(import('./doctor.ts').then(({ doctor }) => doctor(configOf(), output))),
   );
 
-  command(program, 'erase', 'Removes a person, or media, from the archive and the queue; leaves a certificate.')
+  command(program, 'erase', 'Removes a person, or media, from archive and queue.')
     .requiredOption('--app <appId>', 'of this account')
     .option('--open-id <openId>', 'everything of this person; - reads it from standard input')
     .option('--media-id <mediaId...>', 'these media')
@@ -138,13 +144,9 @@ async function main(argv: readonly string[]): Promise<number> {
       run(import('./erase.ts').then(({ erase }) => erase(configOf('store'), eraseOptionsOf(options), output))),
     );
 
-  command(
-    program,
-    'verify',
-    'Looks whether the archive is what was archived: reads objects back. A sample of 100 by itself.',
-  )
+  command(program, 'verify', 'Compares objects, rows and manifests, and reads objects back.')
     .option('--all', 'reads every object')
-    .option('--sample <n>', 'reads so many, drawn anew each time', positiveWholeNumber)
+    .option('--sample <n>', 'reads so many, drawn anew each time (default: 100)', positiveWholeNumber)
     .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago; reads every object', instant)
     .option('--until <time>', 'of days up to this one', instant)
     .option('--app <appId>', 'of this account', ownAppId)
@@ -155,12 +157,8 @@ async function main(argv: readonly string[]): Promise<number> {
       run(import('./verify.ts').then(({ verifyArchive }) => verifyArchive(configOf('store'), options, output))),
     );
 
-  command(
-    program,
-    'gaps',
-    'What was accepted, and what became of it; names what is missing. The last 7 days by itself.',
-  )
-    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
+  command(program, 'gaps', 'What was accepted and what became of it; names what is missing.')
+    .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago (default: 7d)', instant)
     .option('--until <time>', 'of days up to this one', instant)
     .option('--app <appId>', 'of this account', ownAppId)
     .option('--jobs', 'only the missing that WeChat still has, as lines for `enqueue --file -`')

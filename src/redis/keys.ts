@@ -15,6 +15,8 @@ export interface RedisKeys {
   /** STREAM of what the catalog has to learn; STRING with expiry: held by the catalog process that works. */
   readonly outbox: string;
   readonly catalogLease: string;
+  /** STRING with expiry: held by the process that derives files. */
+  readonly deriveLease: string;
   /** ZSET of open dead letters by the time of death; HASH of their summaries. @see src/dead-letter/dead-letter-index.ts */
   readonly deadByTime: string;
   readonly deadRecords: string;
@@ -65,6 +67,7 @@ export function redisKeys(prefix: string): RedisKeys {
     archived: (jobId) => `${prefix}:archived:${jobId}`,
     outbox: `${prefix}:outbox`,
     catalogLease: `${prefix}:catalog:lease`,
+    deriveLease: `${prefix}:derive:lease`,
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
     discarded: (jobId) => `${prefix}:discarded:${jobId}`,

@@ -28,7 +28,13 @@ export type { BucketObject, ObjectVersion, OpenObject };
  */
 export interface BucketFiles {
   /** Uploads a file from disk, overwriting. Larger than a part it goes in parts, 10,000 at most. */
-  putFile(key: string, path: string, contentType: string, signal: AbortSignal): Promise<Result<void>>;
+  putFile(
+    key: string,
+    path: string,
+    contentType: string,
+    signal: AbortSignal,
+    metadata?: Readonly<Record<string, string>>,
+  ): Promise<Result<void>>;
   /** Writes bytes, overwriting; in one request, so they should be few. */
   putBytes(key: string, bytes: Uint8Array, contentType: string, signal: AbortSignal): Promise<Result<void>>;
 
@@ -76,18 +82,23 @@ export interface BucketFilesOptions {
 
 /** Bucket files on S3. @see BucketFiles for what callers may rely on. */
 export function createBucketFiles({ client, bucket, partSizeBytes }: BucketFilesOptions): BucketFiles {
-  async function put(key: string, bytes: Uint8Array, contentType: string, signal: AbortSignal): Promise<void> {
-    await client.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: bytes, ContentType: contentType }), {
-      abortSignal: signal,
-    });
+  async function put(
+    key: string,
+    bytes: Uint8Array,
+    contentType: string,
+    signal: AbortSignal,
+    metadata: Readonly<Record<string, string>> = {},
+  ): Promise<void> {
+    const input = { Bucket: bucket, Key: key, Body: bytes, ContentType: contentType, Metadata: { ...metadata } };
+    await client.send(new PutObjectCommand(input), { abortSignal: signal });
   }
 
   return {
-    putFile: (key, path, contentType, signal) =>
+    putFile: (key, path, contentType, signal, metadata = {}) =>
       attempt(signal, async () => {
         const { size } = await stat(path);
-        if (size <= partSizeBytes) return put(key, await readFile(path, { signal }), contentType, signal);
-        const object = { key, contentType, metadata: {}, chunks: bytesOf(path) };
+        if (size <= partSizeBytes) return put(key, await readFile(path, { signal }), contentType, signal, metadata);
+        const object = { key, contentType, metadata, chunks: bytesOf(path) };
         await uploadInParts(client, bucket, object, partSizeBytes, false, signal);
       }),
 

@@ -119,6 +119,8 @@ export interface Stack extends AsyncDisposable {
   ingest(env?: Environment): Promise<WorkerProcess & { readonly url: string }>;
   /** Starts a catalog process that is gone when the stack is. */
   catalog(env?: Environment): WorkerProcess;
+  /** Starts a process that derives files, and is gone when the stack is. */
+  derive(env?: Environment): WorkerProcess;
   command(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Lets the simulator know as many media. */
   addMedia(count: number, media?: Partial<NewMedia>): SimulatedMedia[];
@@ -234,6 +236,12 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
       const catalog = startWorkerProcess({ ...environment, CATALOG_FOLDER: folder, ...more }, 'pipe', 'catalog');
       workers.push(catalog);
       return catalog;
+    },
+    derive: (more = {}) => {
+      const { PATH = '' } = process.env;
+      const derive = startWorkerProcess({ ...environment, PATH, CATALOG_FOLDER: folder, ...more }, 'pipe', 'derive');
+      workers.push(derive);
+      return derive;
     },
     command: (args, options = {}) =>
       runCommand(args, { cwd: folder, ...options, env: { ...environment, ...options.env } }),
