@@ -1,21 +1,16 @@
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BucketObject } from '../store/bucket-files.ts';
 import type { Partition } from './catalog-keys.ts';
-import { fromParquet, sqlName } from './duck.ts';
 import { type FlushParts, unwrap } from './flush.ts';
-import { columnsOf, copy, copyStatement, localPath } from './parquet.ts';
+import { MAX_FILE_BYTES, mergeSorted, SPLIT_FILE_BYTES } from './merge-sorted.ts';
+import { localPath } from './parquet.ts';
 import { replaceFiles } from './replace-files.ts';
-import type { Table } from './table.ts';
 import { TABLES } from './tables.ts';
 
 const MIB = 1024 * 1024;
 /** A file below is small: an engine spends more on opening it than on reading it. */
 export const SMALL_FILE_BYTES = 16 * MIB;
-/** A file is never made larger. */
-export const MAX_FILE_BYTES = 256 * MIB;
-/** Where there is more than a file may hold, files are made about this large. */
-const SPLIT_FILE_BYTES = 128 * MIB;
 /** For COPY into a folder: files of about that size. */
 export const SPLIT = `, PER_THREAD_OUTPUT false, FILE_SIZE_BYTES ${SPLIT_FILE_BYTES}, OVERWRITE true`;
 /** So many small files of a day that is still open are merged. */
@@ -67,18 +62,9 @@ export async function compact(
       if (!unwrap(await files.getFile(key, path, signal))) return undefined;
       paths.push(path);
     }
-    const table: Table = TABLES[partition.table];
-    const bytes = sources.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-    const query = await onceEach(table, paths);
     const merged = join(work, 'merged');
     await mkdir(merged);
-    let rows: number;
-    if (bytes <= MAX_FILE_BYTES) rows = await copy(duck, table, query, join(merged, '0.parquet'), signal);
-    else {
-      const [answer] = await duck.rows(copyStatement(table, query, merged, SPLIT), signal);
-      rows = Number(answer?.['Count'] ?? 0);
-    }
-    const targets = (await readdir(merged)).toSorted().map((name) => join(merged, name));
+    const { paths: targets, rows } = await mergeSorted(duck, TABLES[partition.table], paths, merged, signal);
     await replaceFiles(
       files,
       partition,
@@ -89,19 +75,5 @@ export async function compact(
     return { sources: sources.length, targets: targets.length, rows };
   } finally {
     await rm(work, { recursive: true, force: true });
-  }
-
-  /** Picking one row of each takes memory and time, so it is done only where a row is there twice. */
-  async function onceEach(table: Table, paths: readonly string[]): Promise<string> {
-    const source = fromParquet(paths);
-    const identity = table.identity.map(sqlName).join(', ');
-    const [answer] = await duck.rows(
-      `SELECT count(*) AS n, count(DISTINCT hash(${identity})) AS different FROM ${source}`,
-      signal,
-    );
-    const columns = columnsOf(table);
-    if (answer?.['n'] === answer?.['different']) return `SELECT ${columns} FROM ${source}`;
-    const latest = table.name === 'media' ? 'archived_at DESC' : `${sqlName(table.order)}`;
-    return `SELECT ${columns} FROM ${source} QUALIFY row_number() OVER (PARTITION BY ${identity} ORDER BY ${latest}) = 1`;
   }
 }

@@ -3,7 +3,7 @@ import type { AnyRow, Column } from './table.ts';
 
 /** What DuckDB may use. */
 export interface DuckLimits {
-  /** Beyond it DuckDB writes to `folder`. What it holds beside its buffers comes on top: some 100 MiB. */
+  /** Beyond it DuckDB writes to `folder`, or gives up. What it holds beside its buffers comes on top: some 100 MiB. */
   readonly memoryBytes: number;
   readonly threads: number;
   /** For what does not fit into memory. */
@@ -31,7 +31,6 @@ export async function openDuck({ memoryBytes, threads, folder }: DuckLimits): Pr
     temp_directory: folder,
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
-    preserve_insertion_order: 'false',
   });
   const connection = await instance.connect();
   await connection.run("SET TimeZone = 'UTC'");

@@ -4,8 +4,8 @@ import { VERSION } from '../version.ts';
 import { type Duck, fromNdjson, fromParquet, sqlName, sqlText } from './duck.ts';
 import { type AnyRow, type Column, schemaOf, type Table } from './table.ts';
 
-/** Readers skip row groups by their statistics; DuckDB's own default. */
-const ROW_GROUP_ROWS = 122_880;
+/** Readers skip row groups by their statistics, and DuckDB holds one in memory while it writes: half its own default. */
+export const ROW_GROUP_ROWS = 61_440;
 
 /** Marks rows that must be looked for among those that are there already. */
 const SUSPECT: Column = { name: '_may_be_there', type: 'INTEGER', nullable: false, meaning: '' };
@@ -44,7 +44,10 @@ function* withSuspects(rows: readonly NewRow[]): Iterable<AnyRow> {
   for (const { row, mayBeThere } of rows) yield { ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 };
 }
 
-/** Writes what a query gives to a Parquet file of a table, in the table's order, and returns how many rows it holds. */
+/**
+ * Writes what a query gives to a Parquet file of a table, in the table's order, and returns how many rows it holds. Takes
+ * memory for all of it: see `mergeSorted` for more.
+ */
 export async function copy(
   duck: Duck,
   table: Table,
@@ -52,15 +55,28 @@ export async function copy(
   path: string,
   signal: AbortSignal,
 ): Promise<number> {
-  const [answer] = await duck.rows(copyStatement(table, query, path), signal);
-  return Number(answer?.['Count'] ?? 0);
+  return copyAsIs(
+    duck,
+    table,
+    `SELECT ${columnsOf(table)} FROM (${query}) ORDER BY ${sqlName(table.order)}`,
+    path,
+    signal,
+  );
 }
 
-/** @param more further options of COPY. */
-export function copyStatement(table: Table, query: string, path: string, more = ''): string {
+/** Writes what a query gives to a Parquet file of a table, in the order in which it comes. A row group is in memory. */
+export async function copyAsIs(
+  duck: Duck,
+  table: Table,
+  query: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<number> {
   const metadata = `{${sqlText('weixin-media.schema')}: ${sqlText(schemaOf(table))}, ${sqlText('weixin-media.version')}: ${sqlText(VERSION)}}`;
-  return `COPY (SELECT ${columnsOf(table)} FROM (${query}) ORDER BY ${sqlName(table.order)}) TO ${sqlText(path)}
-    (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP_ROWS}, KV_METADATA ${metadata}${more})`;
+  const statement = `COPY (${query}) TO ${sqlText(path)}
+    (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP_ROWS}, KV_METADATA ${metadata})`;
+  const [answer] = await duck.rows(statement, signal);
+  return Number(answer?.['Count'] ?? 0);
 }
 
 /** The columns of a table, each as its type: files of earlier versions may lack some. */
