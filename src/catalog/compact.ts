@@ -11,8 +11,6 @@ import { TABLES } from './tables.ts';
 const MIB = 1024 * 1024;
 /** A file below is small: an engine spends more on opening it than on reading it. */
 export const SMALL_FILE_BYTES = 16 * MIB;
-/** For COPY into a folder: files of about that size. */
-export const SPLIT = `, PER_THREAD_OUTPUT false, FILE_SIZE_BYTES ${SPLIT_FILE_BYTES}, OVERWRITE true`;
 /** So many small files of a day that is still open are merged. */
 export const MANY_SMALL_FILES = 48;
 

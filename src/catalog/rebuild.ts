@@ -1,5 +1,5 @@
 import { createWriteStream } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { FailureError } from '../failure.ts';
@@ -7,11 +7,11 @@ import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { iso, MINUTE } from '../time.ts';
 import { type Partition, partitionOfKey, partitionPrefix, sortable } from './catalog-keys.ts';
 import { readState, writeState } from './catalog-state.ts';
-import { SPLIT } from './compact.ts';
 import { derivedRowOf } from './derived-files.ts';
 import { fromNdjson, fromParquet } from './duck.ts';
 import { inParallel } from './in-parallel.ts';
-import { columnsOf, copyStatement, localPath } from './parquet.ts';
+import { mergeSorted } from './merge-sorted.ts';
+import { columnsOf, copyAsIs, localPath } from './parquet.ts';
 import { objectsOf, type ReconcileParts } from './reconcile.ts';
 import { finishReplacements, replaceFiles } from './replace-files.ts';
 import { rowFromObject } from './row-from-object.ts';
@@ -114,8 +114,12 @@ export async function rebuildRows(
     if (dryRun || unread > 0 || added + removed === 0) return report;
     const merged = join(work, 'merged');
     await mkdir(merged);
-    if (objects > foreign) await duck.run(copyStatement(table, made, merged, SPLIT), signal);
-    const targets = (await readdir(merged)).toSorted().map((name) => join(merged, name));
+    const unsorted = join(work, 'unsorted.parquet');
+    let targets: readonly string[] = [];
+    if (objects > foreign) {
+      await copyAsIs(duck, table, made, unsorted, signal);
+      targets = (await mergeSorted(duck, table, [unsorted], merged, signal)).paths;
+    }
     await replaceFiles(files, partition, sources, targets, signal);
     return report;
   } finally {
