@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import {
   type DayState,
+  DIFFERENCES,
   type Difference,
   judgeRead,
   judgeUnread,
@@ -108,4 +110,9 @@ test.each<[string, Partial<Witnesses>, Partial<DayState>, string]>([
   const all = Object.entries({ ...witnesses('a', 'a'), ...without }).filter(([, value]) => value !== undefined);
   const known = Object.fromEntries(all) as unknown as Witnesses;
   expect(words(judgeUnread(known, { ...CLOSED, ...state }))).toBe(expected);
+});
+
+test('docs/fixity.md explains each difference in the same words', () => {
+  const doc = readFileSync(new URL('../../docs/fixity.md', import.meta.url), 'utf8');
+  for (const [word, meaning] of Object.entries(DIFFERENCES)) expect(doc).toContain(`| \`${word}\` | ${meaning} |`);
 });
