@@ -8,6 +8,11 @@ import {
   PutObjectLockConfigurationCommand,
 } from '@aws-sdk/client-s3';
 import { expect, inject, test, vi } from 'vitest';
+import { compact } from '../../src/catalog/compact.ts';
+import { openDuck } from '../../src/catalog/duck.ts';
+import { dayOf } from '../../src/store/object-keys.ts';
+import { iso } from '../../src/time.ts';
+import { filesOf } from '../support/catalog.ts';
 import { APP_ID } from '../support/jobs.ts';
 import { jobsOf, leaveTraces, needlesOf, OPERATOR_KEY } from '../support/person.ts';
 import { keysBelow, openStack, openUploads, untilIdle } from '../support/stack.ts';
@@ -15,6 +20,7 @@ import { traces } from '../support/traces.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
+const never = new AbortController().signal;
 const REDIS = { ownRedis: true, redisArguments: ['--rdbcompression', 'no'] };
 const HMAC = { ARCHIVE_OPEN_ID: 'hmac', ARCHIVE_OPEN_ID_KEY: OPERATOR_KEY };
 
@@ -26,9 +32,11 @@ test('of an erased person a bucket with versions holds no version', async () => 
   );
   const { victim, other } = await leaveTraces(stack);
   // Merged since: the old files lie below delete markers. And an object that somebody has removed by hand.
-  const catalog = stack.catalog({ MEDIA_TTL_HOURS: '1', CATALOG_CLOSE_AFTER_HOURS: '0' });
-  await catalog.said('"msg":"merged small files"');
-  await catalog.stop();
+  const files = filesOf(stack);
+  using duck = await openDuck({ memoryBytes: 128 * 1024 * 1024, threads: 1, folder: stack.folder });
+  const dt = dayOf(iso(Date.now()));
+  const partition = { table: 'media', dt, app: APP_ID } as const;
+  expect(await compact({ files, duck, folder: stack.folder }, partition, true, never)).toMatchObject({ targets: 1 });
   const [first] = (await keysBelow(stack, 'media/')).filter((key) => key.includes(victim.media[1]?.mediaId ?? '?'));
   await stack.s3Client.send(new DeleteObjectCommand({ ...place, Key: first ?? '' }));
   const before = await traces(stack, needlesOf(victim));
