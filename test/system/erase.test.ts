@@ -182,7 +182,8 @@ test('a media that is being archived just now is waited for, and gone', async ()
   await using stack = await openStack({ ...REDIS, env: HMAC });
   const openId = 'oVictimVictimVictimVictim_-01';
   const media = stack.addMedia(3, { sizeBytes: 30_000 });
-  stack.simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 1_000, everyMs: 60 } });
+  // Far longer than the command takes to begin, on the slowest machine.
+  stack.simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 1_000, everyMs: 600 } });
   const worker = stack.worker();
   await stack.queue.door.admit(jobsOf({ openId, media }));
   const lane = stack.queue.lanes.lane(laneOf(APP_ID));
