@@ -131,10 +131,11 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
     certificate = { ...certificate, ...more };
     await writeCertificate(files, certificate, NEVER);
   };
-  await write({});
-  output.note(`certificate ${certificate.id}: if this breaks off, do it again with --continue ${certificate.id}`);
-
-  const left = await underLease((signal) => rounds(erasing, wanted, write, () => certificate, signal));
+  const left = await underLease(async (signal) => {
+    await write({});
+    output.note(`certificate ${certificate.id}: if this breaks off, do it again with --continue ${certificate.id}`);
+    return rounds(erasing, wanted, write, () => certificate, signal);
+  });
   const redisFiles = await rewriteFiles(redis, REWRITE_TIMEOUT_MS);
   const isComplete = Object.keys(left).length === 0;
   const notSearched: string[] = [];
