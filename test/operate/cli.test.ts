@@ -20,7 +20,6 @@ const COMMANDS = [
   ['status'],
   ['show'],
   ['doctor'],
-  ['erase'],
   ['dead-letters', 'list'],
   ['dead-letters', 'show'],
   ['dead-letters', 'replay'],
@@ -40,7 +39,6 @@ const COMMANDS = [
 const ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
   enqueue: [APP_ID, 'abc'],
   show: [APP_ID, 'abc'],
-  erase: ['--app', APP_ID, '--media-id', 'abc'],
   'dead-letters show': [APP_ID, 'abc'],
   'dead-letters replay': ['--all'],
   'dead-letters discard': ['--all'],

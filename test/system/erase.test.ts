@@ -200,7 +200,7 @@ test('a worker that stood still during an erasure takes back what it stores afte
   await using stack = await openStack({ ...REDIS, env });
   const openId = 'oVictimVictimVictimVictim_-01';
   const media = stack.addMedia(2, { sizeBytes: 20_000 });
-  stack.simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 1_000, everyMs: 50 } });
+  stack.simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 1_000, everyMs: 400 } });
   const frozen = stack.worker();
   await stack.queue.door.admit(jobsOf({ openId, media }));
   const lane = stack.queue.lanes.lane(laneOf(APP_ID));
