@@ -236,8 +236,8 @@ export const VARIABLES = {
   CATALOG_FLUSH_ROWS: variable({
     parse: (text) => within(integer(text), 1, 1_000_000),
     expected: 'a whole number from 1 to 1000000',
-    example: '50000',
-    default: '50000',
+    example: '10000',
+    default: '10000',
   }),
   CATALOG_FLUSH_SECONDS: seconds('60', 'that a row waits at most'),
   CATALOG_CLOSE_AFTER_HOURS: variable({

@@ -29,6 +29,9 @@ export async function openDuck({ memoryBytes, threads, folder }: DuckLimits): Pr
     memory_limit: `${Math.floor(memoryBytes / 1024)}KiB`,
     threads: String(threads),
     temp_directory: folder,
+    // Statements run on whichever thread is free, and each would keep what it has once needed: a third of the memory.
+    allocator_flush_threshold: '1MiB',
+    allocator_bulk_deallocation_flush_threshold: '1MiB',
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
   });
