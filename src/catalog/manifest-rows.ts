@@ -1,11 +1,11 @@
 import { rm } from 'node:fs/promises';
 import { FailureError, failure } from '../failure.ts';
 import type { BucketFiles } from '../store/bucket-files.ts';
-import { type Partition, partitionOfKey } from './catalog-keys.ts';
+import type { Partition } from './catalog-keys.ts';
 import { unwrap } from './flush.ts';
 import { inParallel } from './in-parallel.ts';
 import { localPath } from './parquet.ts';
-import { hiddenBy, openReplacements, type Replacement } from './replace-files.ts';
+import { readableFiles } from './readable-files.ts';
 
 const READS_AT_ONCE = 8;
 /** Files are merged while they are read; that they always are is not to be expected. */
@@ -26,10 +26,10 @@ export async function downloadRows(
   signal: AbortSignal,
 ): Promise<string[]> {
   for (let tries = 0; tries < TRIES; tries += 1) {
-    const keys = await visibleKeys(files, prefix, isWanted, signal);
+    const objects = await readableFiles(files, prefix, isWanted, signal);
     const paths: string[] = [];
     let gone = false;
-    await inParallel(READS_AT_ONCE, keys, async (key) => {
+    await inParallel(READS_AT_ONCE, objects, async ({ key }) => {
       const path = localPath(folder, key);
       if (unwrap(await files.getFile(key, path, signal))) paths.push(path);
       else gone = true;
@@ -38,22 +38,4 @@ export async function downloadRows(
     await Promise.all(paths.map((path) => rm(path, { force: true })));
   }
   throw new FailureError(failure('store-busy', { detail: `the files below ${prefix} change all the time` }));
-}
-
-async function visibleKeys(
-  files: BucketFiles,
-  prefix: string,
-  isWanted: (partition: Partition) => boolean,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const replacements: Replacement[] = [];
-  for await (const { replacement } of openReplacements(files, signal)) replacements.push(replacement);
-  const keys = new Set<string>();
-  for await (const { key } of files.list(prefix, signal)) {
-    const partition = partitionOfKey(key);
-    if (partition !== undefined && isWanted(partition)) keys.add(key);
-  }
-  const hidden = replacements.flatMap((replacement) => hiddenBy(replacement, (key) => keys.has(key)));
-  for (const key of hidden) keys.delete(key);
-  return [...keys];
 }
