@@ -1,57 +1,52 @@
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import {
-  type DuckDBConnection,
-  DuckDBInstance,
-  type DuckDBType,
-  DuckDBTypeId,
-  type JS,
-  StatementType,
-} from '@duckdb/node-api';
-import { type DuckLimits, fromParquet, sqlList, sqlName, sqlText } from './duck.ts';
-import { type AnyRow, TABLE_NAMES, type TableName } from './table.ts';
+import { type Duck, DuckError, type DuckLimits, openDuck, sqlList, sqlName, sqlText } from './duck.ts';
+import { type AnyRow, TABLE_NAMES, type Table, type TableName } from './table.ts';
 import { TABLES } from './tables.ts';
 
-/** What the SQL of a query may name. */
-export const VIEWS = {
-  media: 'media',
-  dead_letters: 'dead-letters',
-  accepted: 'accepted',
-  derived: 'derived',
-} as const satisfies Record<string, TableName>;
+/** Files of tables on this machine's disk, in folders named as in the bucket: `…/dt=2026-06-15/app=wx…/….parquet`. */
+export type TableFiles = Readonly<Partial<Record<TableName, readonly string[]>>>;
 
-/** The query itself is wrong; the message is DuckDB's. */
+/** A query can't be answered. The message is DuckDB's where it has one. */
 export class QueryError extends Error {
   override readonly name = 'QueryError';
-}
+  /** False when it is not for the query: memory or disk did not do. */
+  readonly isMistake: boolean;
 
-/** The tables that a query may need: those whose view its text names, wherever. */
-export function tablesIn(sql: string): readonly TableName[] {
-  return Object.entries(VIEWS).flatMap(([view, table]) => (new RegExp(`\\b${view}\\b`, 'i').test(sql) ? [table] : []));
-}
-
-/** The Parquet files of a table below a folder that holds a copy of the bucket, or of its `catalog/`. */
-export async function localFiles(folder: string, table: TableName): Promise<string[]> {
-  for (const parent of [join(folder, 'catalog', table), join(folder, table)]) {
-    const found = await readdir(parent, { recursive: true }).catch(() => undefined);
-    if (found !== undefined)
-      return found
-        .filter((name) => name.endsWith('.parquet'))
-        .map((name) => join(parent, name))
-        .toSorted();
+  constructor(message: string, isMistake = true) {
+    super(message);
+    this.isMistake = isMistake;
   }
-  return [];
+}
+
+/**
+ * Finds out which tables a query reads: those without which its names can't be bound. The parser's own list
+ * (`getTableNames`) lacks those of a JOIN … USING.
+ *
+ * @throws QueryError for what is wrong, or no query.
+ */
+export async function tablesIn(sql: string, limits: DuckLimits, signal: AbortSignal): Promise<TableName[]> {
+  using duck = await openDuck(limits);
+  for (const table of TABLE_NAMES) await duck.run(creationOf(table), signal);
+  await duck.lock([], signal);
+  await inspected(duck, sql, signal);
+  const read: TableName[] = [];
+  for (const table of TABLE_NAMES) {
+    await duck.run(`DROP TABLE ${viewOf(table)}`, signal);
+    if (!(await isBound(duck, sql, signal))) read.push(table);
+    await duck.run(creationOf(table), signal);
+  }
+  return read;
 }
 
 export interface QueryResult {
+  /** Each by another name. */
   readonly columns: readonly string[];
+  /** A loop over them throws a QueryError when they end before they are whole. */
   readonly rows: AsyncIterable<readonly AnyRow[]>;
 }
 
 export interface CatalogQueries extends Disposable {
   /**
-   * Runs one SELECT (or EXPLAIN). Rows come as JSON has them: instants as ISO-8601 in UTC, days as `YYYY-MM-DD`, maps as
-   * objects, whole numbers beyond 2^53 as text.
+   * Runs one SELECT. Rows come as JSON has them (`jsonValue`), some 2,000 at a time, in the query's order.
    *
    * @throws QueryError for what DuckDB refuses, and the signal's reason when it aborts.
    */
@@ -59,110 +54,103 @@ export interface CatalogQueries extends Disposable {
 }
 
 /**
- * Opens the catalog for queries, over files on this machine's disk: `media`, `dead_letters`, `accepted` and `derived`,
- * each with the partition columns `dt` and `app`. A query reads these files and nothing else of this machine, writes
- * nothing and loads nothing.
+ * Opens tables for queries: as `media`, `dead_letters`, `accepted` and `derived`, with `dt` and `app` behind their own
+ * columns. A query reads these files and nothing else of this machine, writes nothing and loads nothing.
+ *
+ * A column that no file has is null, so files of earlier versions will do. A table without files has no rows; one that is
+ * not given does not exist.
+ *
+ * @param app only rows of this account.
+ * @throws DuckError when a file is none of ours.
  */
 export async function openQueries(
-  files: Readonly<Partial<Record<TableName, readonly string[]>>>,
-  { memoryBytes, threads, folder }: DuckLimits,
+  files: TableFiles,
+  limits: DuckLimits,
+  signal: AbortSignal,
+  app?: string,
 ): Promise<CatalogQueries> {
-  const instance = await DuckDBInstance.create(':memory:', {
-    memory_limit: `${Math.floor(memoryBytes / 1024)}KiB`,
-    threads: String(threads),
-    temp_directory: folder,
-    autoinstall_known_extensions: 'false',
-    autoload_known_extensions: 'false',
-  });
-  const connection = await instance.connect();
-  await connection.run("SET TimeZone = 'UTC'");
-  for (const [view, name] of Object.entries(VIEWS))
-    await connection.run(`CREATE VIEW ${sqlName(view)} AS ${viewOf(name, files[name] ?? [])}`);
-  const all = TABLE_NAMES.flatMap((name) => files[name] ?? []);
-  await connection.run(`SET allowed_paths = ${sqlList(all)}`);
-  await connection.run('SET enable_external_access = false');
-  await connection.run('SET lock_configuration = true');
-
+  const duck = await openDuck(limits);
+  try {
+    for (const name of TABLE_NAMES) {
+      const paths = files[name];
+      if (paths === undefined) continue;
+      const query = paths.length === 0 ? emptyOf(TABLES[name]) : await queryOf(duck, TABLES[name], paths, signal);
+      const filter = app === undefined ? '' : ` WHERE app = ${sqlText(app)}`;
+      await duck.run(`CREATE VIEW ${viewOf(name)} AS FROM (${query})${filter}`, signal);
+    }
+    await duck.lock(Object.values(files).flat(), signal);
+  } catch (error) {
+    duck[Symbol.dispose]();
+    throw error;
+  }
   return {
-    run: async (sql, signal) => {
-      signal.throwIfAborted();
-      const interrupt = (): void => connection.interrupt();
-      signal.addEventListener('abort', interrupt, { once: true });
-      try {
-        await mustBeQuery(connection, sql);
-        const result = await connection.stream(sql);
-        const columns = result.columnNames();
-        const types = result.columnTypes();
-        async function* rows(): AsyncIterable<readonly AnyRow[]> {
-          try {
-            for await (const page of result.yieldRowObjectJs()) {
-              signal.throwIfAborted();
-              yield page.map((row) => rowOf(row, columns, types));
-            }
-            // What was interrupted may end as if it were whole.
-            signal.throwIfAborted();
-          } catch (error) {
-            signal.throwIfAborted();
-            throw asQueryError(error);
-          } finally {
-            signal.removeEventListener('abort', interrupt);
-          }
-        }
-        return { columns, rows: rows() };
-      } catch (error) {
-        signal.removeEventListener('abort', interrupt);
-        signal.throwIfAborted();
-        throw asQueryError(error);
-      }
+    run: async (sql, stop) => {
+      const columns = await inspected(duck, sql, stop);
+      return { columns, rows: rowsOf(sql, stop) };
     },
-    [Symbol.dispose]: () => {
-      connection.closeSync();
-      instance.closeSync();
-    },
+    [Symbol.dispose]: () => duck[Symbol.dispose](),
   };
+
+  async function* rowsOf(sql: string, stop: AbortSignal): AsyncIterable<readonly AnyRow[]> {
+    try {
+      yield* duck.stream(sql, stop);
+    } catch (error) {
+      throw asQueryError(error);
+    }
+  }
 }
 
-async function mustBeQuery(connection: DuckDBConnection, sql: string): Promise<void> {
-  if (sql.trim() === '') throw new QueryError('an SQL query is expected, such as: select count(*) from media');
-  const statements = await connection.extractStatements(sql);
-  if (statements.count !== 1) throw new QueryError('one statement is expected');
-  const { statementType } = await statements.prepare(0);
-  if (statementType !== StatementType.SELECT && statementType !== StatementType.EXPLAIN)
-    throw new QueryError(`only queries are run, and this is ${StatementType[statementType] ?? 'something else'}`);
+/** What a table is called in SQL. */
+function viewOf(table: TableName): string {
+  return table.replaceAll('-', '_');
+}
+
+/** The columns of what a query gives. @throws QueryError for what is no single query. */
+async function inspected(duck: Duck, sql: string, signal: AbortSignal): Promise<readonly string[]> {
+  try {
+    const { isQuery, parameters, columns } = await duck.inspect(sql, signal);
+    if (!isQuery) throw new QueryError('one SELECT is expected, and nothing else');
+    if (parameters > 0) throw new QueryError('the query leaves values open ($1, ?): write them into it');
+    return columns;
+  } catch (error) {
+    throw asQueryError(error);
+  }
+}
+
+async function isBound(duck: Duck, sql: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await duck.inspect(sql, signal);
+    return true;
+  } catch (error) {
+    if (error instanceof DuckError) return false;
+    throw error;
+  }
+}
+
+/** The kinds of error that the machine is to blame for, as DuckDB's messages begin. */
+const OF_THE_MACHINE = /^(Out of Memory|IO|INTERNAL|FATAL) Error/i;
+
+function asQueryError(error: unknown): unknown {
+  return error instanceof DuckError ? new QueryError(error.message, !OF_THE_MACHINE.test(error.message)) : error;
+}
+
+function creationOf(table: TableName): string {
+  return `CREATE TABLE ${viewOf(table)} AS ${emptyOf(TABLES[table])}`;
+}
+
+function emptyOf({ columns }: Table): string {
+  const none = columns.map(({ name, type }) => `NULL::${type} AS ${sqlName(name)}`);
+  return `SELECT ${none.join(', ')}, NULL::DATE AS dt, NULL::VARCHAR AS app WHERE false`;
 }
 
 /** `dt` and `app` stand in the path: they are not in the files. */
-function viewOf(name: TableName, paths: readonly string[]): string {
-  const { columns } = TABLES[name];
-  const app = name === 'accepted' ? 'app_id' : "regexp_extract(filename, 'app=([A-Za-z0-9_-]+?)(__|[/\\\\])', 1)";
-  if (paths.length === 0) {
-    const none = columns.map((column) => `CAST(NULL AS ${column.type}) AS ${sqlName(column.name)}`);
-    return `SELECT ${none.join(', ')}, CAST(NULL AS DATE) AS dt, CAST(NULL AS VARCHAR) AS app WHERE false`;
-  }
-  const listed = columns.map((column) => sqlName(column.name)).join(', ');
-  const source = fromParquet(paths).replace(/\)$/, `, filename = ${sqlText('filename')})`);
-  return `SELECT ${listed}, CAST(regexp_extract(filename, 'dt=([0-9-]{10})', 1) AS DATE) AS dt, ${app} AS app FROM ${source}`;
-}
-
-function asQueryError(error: unknown): unknown {
-  if (error instanceof QueryError || !(error instanceof Error)) return error;
-  return new QueryError(error.message.replace(/^Failed to extract statements: /, ''));
-}
-
-function rowOf(row: Readonly<Record<string, JS>>, columns: readonly string[], types: readonly DuckDBType[]): AnyRow {
-  return Object.fromEntries(columns.map((name, index) => [name, jsonOf(row[name], types[index]?.typeId)]));
-}
-
-function jsonOf(value: unknown, type?: DuckDBTypeId): unknown {
-  if (value === null || value === undefined) return null;
-  if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : value.toString();
-  if (value instanceof Date) return type === DuckDBTypeId.DATE ? value.toISOString().slice(0, 10) : value.toISOString();
-  if (value instanceof Uint8Array) return Buffer.from(value).toString('hex');
-  if (type === DuckDBTypeId.MAP && Array.isArray(value)) {
-    return Object.fromEntries(value.map(({ key, value: inner }) => [String(key), jsonOf(inner)]));
-  }
-  if (Array.isArray(value)) return value.map((inner) => jsonOf(inner));
-  if (typeof value === 'object')
-    return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, jsonOf(inner)]));
-  return value;
+async function queryOf(duck: Duck, table: Table, paths: readonly string[], signal: AbortSignal): Promise<string> {
+  const hasApp = table.name !== 'accepted';
+  const types = `{dt: DATE${hasApp ? ', app: VARCHAR' : ''}}`;
+  const source = `read_parquet(${sqlList(paths)}, union_by_name = true, hive_partitioning = true, hive_types = ${types})`;
+  const there = new Set((await duck.rows(`DESCRIBE FROM ${source}`, signal)).map((row) => row['column_name']));
+  const columns = table.columns.map(({ name, type }) =>
+    there.has(name) ? sqlName(name) : `NULL::${type} AS ${sqlName(name)}`,
+  );
+  return `SELECT ${columns.join(', ')}, dt, ${hasApp ? 'app' : 'app_id AS app'} FROM ${source}`;
 }

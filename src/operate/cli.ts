@@ -178,10 +178,11 @@ async function main(argv: readonly string[]): Promise<number> {
 
   command(program, 'query', 'Runs SQL over the catalog: media, dead_letters, accepted, derived.')
     .argument('<sql>', 'one SELECT, in the SQL of DuckDB')
+    .option('--copy <folder>', 'keep the files that are fetched there, and fetch only what is new the next time')
     .option('--local <folder>', 'over a copy of the bucket in this folder, as `aws s3 sync` makes it')
-    .option('--since <time>', 'only files of days from this one on: ISO-8601, or 24h, 7d ago', instant)
-    .option('--until <time>', 'only files of days up to this one', instant)
-    .option('--app <appId>', 'only files of this account', ownAppId)
+    .option('--since <time>', 'only days from this one on: ISO-8601, or 24h, 7d ago', instant)
+    .option('--until <time>', 'only days up to this one', instant)
+    .option('--app <appId>', 'only this account', letterAppId)
     .action((sql: string, options: QueryOptions) =>
       run(import('./query.ts').then(({ queryCatalog }) => queryCatalog(configOf(), sql, options, output))),
     );

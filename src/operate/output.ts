@@ -1,11 +1,14 @@
 import { type Options, Presets, SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
+import { orAbort } from '../abort.ts';
 
 /** Where a command writes: results to stdout, one JSON object a line with `--json`; everything else to stderr. */
 export interface Output {
   readonly json: boolean;
   /** Writes one result: as a line of JSON, or as text for people. */
   result(value: object, text: () => string): void;
+  /** Resolves once the results are on their way: for many of them, so that they don't pile up before a slow reader. */
+  taken(signal: AbortSignal): Promise<void>;
   /** Writes a remark for people to stderr. */
   note(text: string): void;
   /** Shows progress on stderr when it is a terminal. */
@@ -20,7 +23,7 @@ export interface Progress extends Disposable {
 }
 
 export interface OutputStreams {
-  readonly stdout: { write(text: string): unknown };
+  readonly stdout: { write(text: string, written?: () => void): unknown };
   readonly stderr: NodeJS.WriteStream;
 }
 
@@ -32,6 +35,7 @@ export function createOutput(json: boolean, { stdout, stderr }: OutputStreams): 
     json,
     result: (value, text) =>
       void stdout.write(json ? `${JSON.stringify(value)}\n` : `${text().replaceAll(CONTROL, '\ufffd')}\n`),
+    taken: (signal) => orAbort(new Promise((resolve) => void stdout.write('', () => resolve())), signal),
     note: (text) => void stderr.write(`${text.replaceAll(CONTROL, '\ufffd')}\n`),
     progress: (label, total) => (stderr.isTTY ? terminalProgress(label, total, stderr) : SILENT),
   };

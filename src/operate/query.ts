@@ -1,9 +1,11 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import { tablePrefix } from '../catalog/catalog-keys.ts';
-import { downloadRows } from '../catalog/manifest-rows.ts';
-import { localFiles, openQueries, QueryError, tablesIn } from '../catalog/query.ts';
-import type { AnyRow, TableName } from '../catalog/table.ts';
+import { rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
+import { copyCatalog } from '../catalog/local-copy.ts';
+import { localFiles } from '../catalog/local-files.ts';
+import { openQueries, QueryError, type TableFiles, tablesIn } from '../catalog/query.ts';
+import type { Scope } from '../catalog/scope.ts';
+import type { AnyRow } from '../catalog/table.ts';
 import type { Config } from '../config.ts';
 import { stopOnSignals } from '../lifecycle.ts';
 import { createBucketFiles } from '../store/bucket-files.ts';
@@ -15,9 +17,11 @@ import { CommandError, EXIT } from './command-error.ts';
 import { type Output, table } from './output.ts';
 
 export interface QueryOptions {
+  /** A folder for the files that are fetched, to be kept. */
+  readonly copy?: string;
   /** A folder with a copy of the bucket, in place of the bucket. */
   readonly local?: string;
-  /** Unix times in milliseconds: only the files of these days are fetched. */
+  /** Unix times in milliseconds; their days count, in UTC. */
   readonly since?: number;
   readonly until?: number;
   readonly app?: string;
@@ -25,32 +29,78 @@ export interface QueryOptions {
 
 /** For people; with --json all rows come. */
 const MAX_SHOWN = 1_000;
+/** For people; longer values are cut. */
+const MAX_CELL = 300;
+const MAX_THREADS = 4;
 const CONNECTIONS = 16;
 
-/** `query`: runs SQL over the catalog, on DuckDB in this process. Wrong SQL is wrong usage: 2. */
+/**
+ * `query`: runs SQL over the catalog, on DuckDB in this process. The bucket is only read. Wrong SQL is wrong usage: 2.
+ * What an answer has given before it failed stays on stdout.
+ */
 export async function queryCatalog(
   config: Config,
   sql: string,
   options: QueryOptions,
   output: Output,
 ): Promise<number> {
+  checkOptions(config, options);
   const stop = stopOnSignals();
   const { folder, remove } = await openWorkFolder(config);
+  // Who reads the rows may stop early, as `head` does, which ends the process at once.
+  const removeNow = (): void => rmSync(folder, { recursive: true, force: true });
+  process.on('exit', removeNow);
   try {
-    const files = await filesFor(config, sql, options, folder, stop.signal);
-    const { memoryBytes } = config.catalog;
-    using queries = await openQueries(files, { memoryBytes, threads: 2, folder: join(folder, 'spill') });
-    const { columns, rows } = await queries.run(sql, stop.signal);
-    if (output.json) for await (const page of rows) for (const row of page) output.result(row, () => '');
-    else await showTable(columns, rows, output);
+    await answer(config, sql, options, folder, output, stop.signal);
     return EXIT.done;
   } catch (error) {
     if (stop.signal.aborted) return EXIT.failed;
-    if (error instanceof QueryError) throw new CommandError(error.message, EXIT.usage);
+    if (error instanceof QueryError) throw new CommandError(error.message, error.isMistake ? EXIT.usage : EXIT.failed);
     throw error;
   } finally {
     stop.release();
     await remove();
+    process.off('exit', removeNow);
+  }
+}
+
+function checkOptions({ store }: Config, { copy, local, since = 0, until = since }: QueryOptions): void {
+  if (copy !== undefined && local !== undefined) throw new CommandError('--copy or --local, not both', EXIT.usage);
+  if (since > until) throw new CommandError('--since is after --until', EXIT.usage);
+  if (store === undefined && local === undefined)
+    throw new CommandError('set ARCHIVE_BUCKET, or name a copy with --local', EXIT.usage);
+}
+
+async function answer(
+  config: Config,
+  sql: string,
+  options: QueryOptions,
+  folder: string,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const { since, until, app, copy = folder, local } = options;
+  const { memoryBytes } = config.catalog;
+  const threads = Math.min(MAX_THREADS, availableParallelism());
+  const limits = { memoryBytes, threads, folder: join(folder, 'spill') };
+  const scope: Scope = {
+    tables: await tablesIn(sql, limits, signal),
+    ...(since === undefined ? {} : { since: dayOf(iso(since)) }),
+    ...(until === undefined ? {} : { until: dayOf(iso(until)) }),
+    ...(app === undefined ? {} : { app }),
+  };
+  const files =
+    local === undefined ? await fetched(config, scope, resolve(copy), output, signal) : await found(local, scope);
+  using queries = await openQueries(files, limits, signal, app);
+  const { columns, rows } = await queries.run(sql, signal);
+  if (output.json) await showAll(rows, output, signal);
+  else await showTable(columns, rows, output);
+}
+
+async function showAll(rows: AsyncIterable<readonly AnyRow[]>, output: Output, signal: AbortSignal): Promise<void> {
+  for await (const page of rows) {
+    for (const row of page) output.result(row, () => '');
+    await output.taken(signal);
   }
 }
 
@@ -62,10 +112,8 @@ async function showTable(
   const shown: AnyRow[] = [];
   let isCut = false;
   for await (const page of rows) {
-    for (const row of page) {
-      if (shown.length < MAX_SHOWN) shown.push(row);
-      else isCut = true;
-    }
+    isCut = shown.length + page.length > MAX_SHOWN;
+    shown.push(...page.slice(0, MAX_SHOWN - shown.length));
     if (isCut) break;
   }
   const cells = shown.map((row) => columns.map((name) => cell(row[name])));
@@ -75,46 +123,39 @@ async function showTable(
 
 function cell(value: unknown): string | number {
   if (value === null || value === undefined) return '-';
-  if (typeof value === 'number' || typeof value === 'string') return value;
-  return JSON.stringify(value);
+  if (typeof value === 'number') return value;
+  const text = (typeof value === 'string' ? value : JSON.stringify(value)).replaceAll(/\s+/g, ' ');
+  return text.length <= MAX_CELL ? text : `${text.slice(0, MAX_CELL)}…`;
 }
 
-/** The files of the tables that the query names. */
-async function filesFor(
-  config: Config,
-  sql: string,
-  { local, since, until, app }: QueryOptions,
+/** Brings the files of the tables that the query names. */
+async function fetched(
+  { store }: Config,
+  scope: Scope,
   folder: string,
+  output: Output,
   signal: AbortSignal,
-): Promise<Partial<Record<TableName, readonly string[]>>> {
-  const files: Partial<Record<TableName, readonly string[]>> = {};
-  const wanted = tablesIn(sql);
-  if (local !== undefined) {
-    for (const name of wanted) files[name] = await localFiles(local, name);
-    return files;
-  }
-  if (config.store === undefined) throw new CommandError('set ARCHIVE_BUCKET, or name a copy with --local', EXIT.usage);
-  const { bucket, partSizeBytes } = config.store;
-  const client = createS3Client(config.store, CONNECTIONS);
-  const [from, to] = [since, until].map((time) => (time === undefined ? undefined : dayOf(iso(time))));
+): Promise<TableFiles> {
+  if (store === undefined || scope.tables.length === 0) return {};
+  const client = createS3Client(store, CONNECTIONS);
+  using progress = output.progress('files', 0);
+  let shown = 0;
   try {
-    const bucketFiles = createBucketFiles({ client, bucket, partSizeBytes });
-    for (const name of wanted) {
-      const ofTable = join(folder, name);
-      await mkdir(ofTable);
-      files[name] = await downloadRows(
-        bucketFiles,
-        tablePrefix(name),
-        ofTable,
-        (partition) =>
-          (from === undefined || partition.dt >= from) &&
-          (to === undefined || partition.dt <= to) &&
-          (app === undefined || partition.app === undefined || partition.app === app),
-        signal,
-      );
-    }
-    return files;
+    const files = createBucketFiles({ client, bucket: store.bucket, partSizeBytes: store.partSizeBytes });
+    const copied = await copyCatalog(files, scope, folder, signal, (done, total) => {
+      progress.total(total);
+      progress.advance(Math.max(0, done - shown));
+      shown = done;
+    });
+    return copied.files;
   } finally {
     client.destroy();
   }
+}
+
+async function found(local: string, scope: Scope): Promise<TableFiles> {
+  const files = await localFiles(resolve(local), scope);
+  if (files === undefined)
+    throw new CommandError(`${local} holds no catalog: catalog/media/dt=… is expected in it`, EXIT.usage);
+  return files;
 }
