@@ -1,13 +1,18 @@
 import { z } from 'zod';
 import type { BucketFiles } from '../store/bucket-files.ts';
 import { CATALOG_STATE_KEY } from './catalog-keys.ts';
-import { unwrap } from './flush.ts';
+import { unwrap } from './unwrap.ts';
 
 /** What the catalog process remembers, in the bucket: it must outlive Redis. */
 const stateSchema = z.object({
   v: z.literal(1),
   /** Up to this id of the outbox, as text that sorts, some flush has begun. What comes with a lower one may be there. */
   flushedId: z.string().default(''),
+  /**
+   * Until then rows were made from objects, as a Unix time in milliseconds. What the outbox brings of media that were
+   * archived before, however late, may be there.
+   */
+  rebuiltAt: z.number().default(0),
   /** The next day to close; absent before the first was looked for. */
   closeNext: z.string().optional(),
   /** Days that were closed and have got rows since. */

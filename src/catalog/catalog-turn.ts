@@ -1,12 +1,12 @@
 import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { dayOf } from '../store/object-keys.ts';
-import { DAY, iso, MINUTE } from '../time.ts';
+import { DAY, HOUR, iso, MINUTE } from '../time.ts';
 import { dayPrefix, type Partition, partitionOfKey, sortable } from './catalog-keys.ts';
 import { type CatalogState, readState, writeState } from './catalog-state.ts';
 import { type Compacted, compact } from './compact.ts';
 import { closesAt, dayAfter, daysBetween, firstDay } from './days.ts';
 import { type Flushed, flush } from './flush.ts';
-import type { OutboxReader } from './outbox-reader.ts';
+import type { OutboxEntry, OutboxReader } from './outbox-reader.ts';
 import { type Reconciled, type ReconcileParts, reconcileDay } from './reconcile.ts';
 import { reconcileLetters } from './reconcile-letters.ts';
 import { finishReplacements } from './replace-files.ts';
@@ -14,6 +14,8 @@ import { TABLE_NAMES, type TableName } from './table.ts';
 
 /** How often it is looked whether something is to be merged or closed. */
 export const UPKEEP_EVERY_MS = 10 * MINUTE;
+/** By how much the clocks of a worker and of whoever rebuilds the catalog may differ. */
+const CLOCK_SKEW_MS = HOUR;
 
 /** What a turn has done, for logs and metrics. */
 export type CatalogEvent =
@@ -73,7 +75,8 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
         state = { ...state, flushedId: sortable(lastId) };
         await writeState(files, state, signal);
       }
-      const flushed = await flush(parts, { ...batch, isRepeated }, signal);
+      const entries = withSuspects(batch.entries, state);
+      const flushed = await flush(parts, { ...batch, entries, isRepeated }, signal);
       state = await noteChanges(state, flushed.partitions, signal);
       await reader.done(batch);
       const ms = Math.round(performance.now() - startedAt);
@@ -135,6 +138,28 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
   }
 
   return { flushAll, upkeep };
+}
+
+/**
+ * Marks what may be there because it was made from the bucket: a worker stores a media, and tells the outbox of it only
+ * when Redis takes it. An object that was seen by a rebuild had been archived by then; those of a day that is closed were
+ * looked through.
+ */
+function withSuspects(
+  entries: readonly OutboxEntry[],
+  { rebuiltAt, closeNext = '' }: CatalogState,
+): readonly OutboxEntry[] {
+  const until = rebuiltAt + CLOCK_SKEW_MS;
+  return entries.map((entry) => {
+    const mayBeThere =
+      entry.table.name === 'dead-letters'
+        ? Number(entry.id.split('-')[0]) <= until
+        : entry.table.name === 'media' &&
+          entry.rows.some(
+            (row) => Date.parse(String(row['archived_at'])) <= until || dayOf(String(row['received_at'])) < closeNext,
+          );
+    return mayBeThere ? { ...entry, mayBeThere } : entry;
+  });
 }
 
 /** The partitions of a day, each with its files. One listing for all: there may be thousands of apps. */

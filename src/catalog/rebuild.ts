@@ -1,171 +1,171 @@
-import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { finished } from 'node:stream/promises';
-import { FailureError } from '../failure.ts';
-import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
-import { iso, MINUTE } from '../time.ts';
-import { type Partition, partitionOfKey, partitionPrefix, sortable } from './catalog-keys.ts';
+import { partitionOfKey, partitionPrefix } from './catalog-keys.ts';
 import { readState, writeState } from './catalog-state.ts';
-import { derivedRowOf } from './derived-files.ts';
-import { fromNdjson, fromParquet } from './duck.ts';
-import { inParallel } from './in-parallel.ts';
+import { compareRows, readableFiles } from './compare-rows.ts';
+import { type Duck, fromParquet, sqlName } from './duck.ts';
+import { type FlushParts, PARQUET_TYPE } from './flush.ts';
+import { downloadRows } from './manifest-rows.ts';
 import { mergeSorted } from './merge-sorted.ts';
-import { columnsOf, copyAsIs, localPath } from './parquet.ts';
-import { objectsOf, type ReconcileParts } from './reconcile.ts';
+import { columnsOf, copy, copyAsIs, localPath } from './parquet.ts';
+import { createLook, type LookParts } from './rebuild-look.ts';
+import type { RebuiltPartition } from './rebuild-partitions.ts';
 import { finishReplacements, replaceFiles } from './replace-files.ts';
-import { rowFromObject } from './row-from-object.ts';
-import type { AnyRow, Table } from './table.ts';
+import type { Table } from './table.ts';
 import { TABLES } from './tables.ts';
 import { unwrap } from './unwrap.ts';
 
-/** Objects looked at at once. */
-const HEADS_AT_ONCE = 16;
-/**
- * A worker may have stored a media that is found here, and tell the outbox of it only after. What the outbox brings so
- * much later is looked for among the rows all the same.
- */
-const LATE_ENTRIES_MS = 10 * MINUTE;
+export type { RebuiltPartition } from './rebuild-partitions.ts';
 
-export interface RebuildParts extends ReconcileParts {
-  /** Told each object that could not be looked at. */
-  readonly onUnread: (key: string, error: FailureError) => void;
-  readonly onObject: () => void;
-}
-
-/** How the rows of a day and app compare with what its objects make. */
+/** How the rows of a partition compare with what its objects make. */
 export interface Rebuilt {
   readonly objects: number;
   /** Rows that only the objects make, or make otherwise. */
   readonly added: number;
   /** Rows that no object makes, or not so, or that were there twice. */
   readonly removed: number;
-  /** Objects that say nothing of themselves: not ours. */
+  /** Objects that say nothing of themselves, or lie where none of ours does. */
   readonly foreign: number;
+  /** Objects that could not be looked at: their rows are kept as they are. */
   readonly unread: number;
+  /** Files of the catalog that nobody can read. */
+  readonly spoilt: number;
 }
 
-/** The tables that the bucket alone is enough for, beside dead letters. */
-export type RebuiltTable = 'media' | 'derived';
+export interface RebuildParts extends LookParts {
+  /** Does work that one process at a time may do: what changes files of the catalog. */
+  readonly held: <T>(work: (signal: AbortSignal) => Promise<T>) => Promise<T>;
+  /** Called with the lease held, before files are replaced. */
+  readonly beforeReplacing?: (dt: string, signal: AbortSignal) => Promise<void>;
+}
 
 /**
- * Makes the rows of a day and app anew from its objects alone, and replaces its files where they differ. Where an
- * object could not be looked at nothing is replaced. Harmless to repeat, and harmless when it is broken off. Memory does
- * not grow with the number of objects.
+ * Makes the rows of a partition anew from its objects alone, and replaces its files where they differ. Harmless to repeat,
+ * and harmless when it is broken off. Memory does not grow with the number of objects.
  *
- * The caller holds the lease of the catalog, and has called `expectLateEntries`.
+ * Objects are looked at before the lease is taken, which may take an hour. With it they are listed once more, after the
+ * files of the catalog: what has come, gone or changed meanwhile is looked at again, and so nothing that was erased comes
+ * back. Where nothing differs the lease is not taken at all.
  *
  * @throws FailureError
  */
-export async function rebuildRows(
+export async function rebuildPartition(
   parts: RebuildParts,
-  name: RebuiltTable,
-  dt: string,
-  app: string,
-  dryRun: boolean,
+  partition: RebuiltPartition,
+  isDryRun: boolean,
   signal: AbortSignal,
 ): Promise<Rebuilt> {
-  const { files, duck, store, folder, onUnread, onObject } = parts;
-  const partition: Partition = { table: name, dt, app };
-  const all = name === 'media' ? objectsOf(parts, dt, app, signal) : derivedObjectsOf(files, dt, app, signal);
-  const rowOf = (key: string): Promise<AnyRow | undefined> =>
-    name === 'media' ? rowFromObject(store, key, signal) : derivedRow(files, key, signal);
+  const { files, duck, folder, held, beforeReplacing } = parts;
+  const table = TABLES[partition.table];
+  const columns = columnsOf(table);
   const work = await mkdtemp(join(folder, 'rebuild-'));
+  const look = createLook(parts, partition, work);
   try {
-    const lines = join(work, 'rows.ndjson');
-    const stream = createWriteStream(lines);
-    let [objects, foreign, unread] = [0, 0, 0];
-    await inParallel(HEADS_AT_ONCE, all, async ({ key }) => {
-      objects += 1;
-      try {
-        const row = await rowOf(key);
-        if (row === undefined) foreign += 1;
-        else stream.write(`${JSON.stringify(row)}\n`);
-      } catch (error) {
-        if (!(error instanceof FailureError)) throw error;
-        unread += 1;
-        onUnread(key, error);
+    const before = await mkdtemp(join(work, 'there-'));
+    const paths = await downloadRows(files, partitionPrefix(partition), before, () => true, signal);
+    const { rebuilt } = await compare(paths, signal);
+    if (isDryRun || !isDifferent(rebuilt)) {
+      await look.tell();
+      return rebuilt;
+    }
+    return await held(async (leased) => {
+      await finishReplacements(files, leased);
+      const there = await download(leased);
+      const { rebuilt: now, query } = await compare([...there.values()], leased);
+      if (isDifferent(now)) {
+        await beforeReplacing?.(partition.dt, leased);
+        await replace([...there.keys()], query, leased);
       }
-      onObject();
-    }).finally(() => stream.end());
-    await finished(stream);
-
-    const [sources, paths]: [string[], string[]] = [[], []];
-    for await (const { key } of files.list(partitionPrefix(partition), signal)) {
-      if (partitionOfKey(key) === undefined) continue;
-      const path = localPath(work, key);
-      if (!unwrap(await files.getFile(key, path, signal))) continue;
-      sources.push(key);
-      paths.push(path);
-    }
-    const table: Table = TABLES[name];
-    const columns = columnsOf(table);
-    const made = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
-    const there = paths.length === 0 ? `${made} LIMIT 0` : `SELECT ${columns} FROM ${fromParquet(paths)}`;
-    const onlyIn = async (one: string, other: string): Promise<number> => {
-      const [answer] = await duck.rows(
-        `SELECT count(*) AS n FROM ((SELECT * FROM (${one})) EXCEPT ALL (SELECT * FROM (${other})))`,
-        signal,
-      );
-      return Number(answer?.['n']);
-    };
-    const [added, removed] = [await onlyIn(made, there), await onlyIn(there, made)];
-    const report = { objects, added, removed, foreign, unread };
-    if (dryRun || unread > 0 || added + removed === 0) return report;
-    const merged = join(work, 'merged');
-    await mkdir(merged);
-    const unsorted = join(work, 'unsorted.parquet');
-    let targets: readonly string[] = [];
-    if (objects > foreign) {
-      await copyAsIs(duck, table, made, unsorted, signal);
-      targets = (await mergeSorted(duck, table, [unsorted], merged, signal)).paths;
-    }
-    await replaceFiles(files, partition, sources, targets, signal);
-    return report;
+      await look.tell();
+      return now;
+    });
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+
+  async function compare(
+    paths: readonly string[],
+    within: AbortSignal,
+  ): Promise<{ readonly rebuilt: Rebuilt; readonly query: string }> {
+    const { made: all, unreadPath, ...counts } = await look.again(within);
+    const made = await onceEach(duck, table, all, within);
+    const readable = await readableFiles(duck, table, paths, within);
+    const there =
+      readable.length === 0 ? `SELECT * FROM (${made}) LIMIT 0` : `SELECT ${columns} FROM ${fromParquet(readable)}`;
+    const kept = `SELECT ${columns} FROM (${there}) WHERE key IN (SELECT key FROM ${unreadPath})
+      QUALIFY row_number() OVER (PARTITION BY key) = 1`;
+    const query = counts.unread === 0 ? made : `${made} UNION ALL (${kept})`;
+    const compared = await compareRows(duck, table, query, there, within);
+    return { query, rebuilt: { ...counts, ...compared, spoilt: paths.length - readable.length } };
+  }
+
+  /** The files of the partition, by their keys. */
+  async function download(within: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const target = await mkdtemp(join(work, 'there-'));
+    const found = new Map<string, string>();
+    for await (const { key } of files.list(partitionPrefix(partition), within)) {
+      if (partitionOfKey(key) === undefined) continue;
+      const path = localPath(target, key);
+      if (unwrap(await files.getFile(key, path, within))) found.set(key, path);
+    }
+    return found;
+  }
+
+  async function replace(sources: readonly string[], query: string, within: AbortSignal): Promise<void> {
+    if (partition.table === 'dead-letters') return replaceLetters(sources, query, within);
+    const [unsorted, merged] = [join(work, 'unsorted.parquet'), join(work, 'merged')];
+    await mkdir(merged);
+    const rows = await copyAsIs(duck, table, query, unsorted, within);
+    const targets = rows === 0 ? [] : (await mergeSorted(duck, table, [unsorted], merged, within)).paths;
+    await replaceFiles(files, partition, sources, targets, within);
+  }
+
+  /** One file, rewritten in one step. */
+  async function replaceLetters(sources: readonly string[], query: string, within: AbortSignal): Promise<void> {
+    const key = `${partitionPrefix(partition)}letters.parquet`;
+    const path = join(work, 'letters.parquet');
+    const rows = await copy(duck, table, query, path, within);
+    if (rows > 0) unwrap(await files.putFile(key, path, PARQUET_TYPE, within));
+    for (const source of sources) if (rows === 0 || source !== key) unwrap(await files.remove(source, within));
+  }
+}
+
+/** Of two objects of one media, which were archived under different kinds, the later one has the row, as when files are merged. */
+async function onceEach(duck: Duck, table: Table, made: string, signal: AbortSignal): Promise<string> {
+  const identity = table.identity.map(sqlName).join(', ');
+  if (identity === sqlName('key')) return made;
+  const [answer] = await duck.rows(
+    `SELECT count(*) AS n, count(DISTINCT hash(${identity})) AS different FROM (${made})`,
+    signal,
+  );
+  if (answer?.['n'] === answer?.['different']) return made;
+  const twice = `SELECT hash(${identity}) FROM (${made}) GROUP BY ALL HAVING count(*) > 1`;
+  await duck.run(
+    `CREATE OR REPLACE TEMP TABLE "not the latest" AS SELECT key FROM (${made}) WHERE hash(${identity}) IN (${twice})
+      QUALIFY row_number() OVER (PARTITION BY ${identity} ORDER BY archived_at DESC, key) > 1`,
+    signal,
+  );
+  return `SELECT * FROM (${made}) WHERE key NOT IN (SELECT key FROM "not the latest")`;
+}
+
+function isDifferent({ added, removed, spoilt }: Rebuilt): boolean {
+  return added + removed + spoilt > 0;
 }
 
 /**
- * Has the catalog process look up what the outbox holds now, and brings soon, among the rows that are there: an object
- * that a rebuild has found may have its entry still to come. Ends what a process that died has left half done.
+ * Notes, before files are replaced, that rows were made of objects that lay there until now: what the outbox brings of
+ * them, however late, is there already. And a day that is closed must be sealed again.
  *
  * @throws FailureError
  */
-export async function expectLateEntries({ files, now }: RebuildParts, signal: AbortSignal): Promise<void> {
-  await finishReplacements(files, signal);
-  const state = await readState(files, signal);
-  const flushedId = sortable(`${now() + LATE_ENTRIES_MS}-0`);
-  if (flushedId > state.flushedId) await writeState(files, { ...state, flushedId }, signal);
-}
-
-async function* derivedObjectsOf(
-  files: BucketFiles,
+export async function noteRebuilt(
+  { files }: Pick<FlushParts, 'files'>,
   dt: string,
-  app: string,
-  signal: AbortSignal,
-): AsyncIterable<BucketObject> {
-  for await (const kind of files.folders(`derived/app=${app}/`, signal)) yield* files.list(`${kind}dt=${dt}/`, signal);
-}
-
-async function derivedRow(files: BucketFiles, key: string, signal: AbortSignal): Promise<AnyRow | undefined> {
-  const head = unwrap(await files.head(key, signal));
-  return head === undefined ? undefined : derivedRowOf(head);
-}
-
-/** @throws FailureError */
-export async function noteChangedDay(
-  { files }: Pick<RebuildParts, 'files'>,
-  dt: string,
+  rebuiltAt: number,
   signal: AbortSignal,
 ): Promise<void> {
   const state = await readState(files, signal);
-  if (dt >= (state.closeNext ?? '') || state.changedDays.includes(dt)) return;
-  await writeState(files, { ...state, changedDays: [...state.changedDays, dt].toSorted() }, signal);
-}
-
-/** The day of an instant, as partitions have it. */
-export function dayOfInstant(timeMs: number): string {
-  return iso(timeMs).slice(0, 10);
+  const isClosed = dt < (state.closeNext ?? '');
+  const changedDays = isClosed ? [...new Set([...state.changedDays, dt])].toSorted() : state.changedDays;
+  await writeState(files, { ...state, changedDays, rebuiltAt: Math.max(rebuiltAt, state.rebuiltAt) }, signal);
 }

@@ -4,6 +4,7 @@ import { type Duck, openDuck } from '../catalog/duck.ts';
 import type { Config, ConfigWithStore } from '../config.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
 import { type BucketFiles, createBucketFiles } from '../store/bucket-files.ts';
+import { addFence } from '../store/fence.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { createS3Store } from '../store/s3-store.ts';
 
@@ -17,9 +18,11 @@ export interface CatalogTools extends AsyncDisposable {
   readonly folder: string;
 }
 
-export async function openCatalogTools(config: ConfigWithStore): Promise<CatalogTools> {
+/** @param mayGo asked before each request to the bucket; throws when it may not. */
+export async function openCatalogTools(config: ConfigWithStore, mayGo?: () => void): Promise<CatalogTools> {
   const { bucket, partSizeBytes } = config.store;
   const client = createS3Client(config.store, CONNECTIONS);
+  if (mayGo !== undefined) addFence(client, mayGo);
   const { folder, remove } = await openWorkFolder(config);
   const duck = await openDuck({ memoryBytes: config.catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
   return {

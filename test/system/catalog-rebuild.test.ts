@@ -32,10 +32,12 @@ async function filled(): Promise<Stack> {
     source: { messageId: `消息 ${index}`, openId: `person-${index % 3}` },
     ...(index % 3 === 0 ? {} : { labels: labels[index % 2] ?? {} }),
   }));
+  const [voice] = media.filter(({ format }) => format === 'silk').map(jobOf);
   const worker = stack.worker();
-  await stack.queue.door.admit(
-    jobs.map((job, index) => (index % 2 === 0 ? job : { ...job, kind: undefined })).map(cleaned),
-  );
+  await stack.queue.door.admit([
+    ...jobs.map((job, index) => (index % 2 === 0 ? job : { ...job, kind: undefined })).map(cleaned),
+    { ...voice, variant: 'hd-voice' },
+  ]);
   await untilIdle(stack);
   await flushed(stack);
   await worker.stop();
@@ -55,13 +57,14 @@ async function flushed(stack: Stack): Promise<void> {
 test('rows that are made anew from the bucket alone are those that the outbox brought', async () => {
   await using stack = await filled();
   const [media, letters] = [await catalogRows(stack, 'media'), await catalogRows(stack, 'dead-letters')];
-  expect(media).toHaveLength(18);
+  expect(media).toHaveLength(19);
   expect(letters).toHaveLength(4);
   expect(media.filter((row) => row['labels'] !== null).length).toBeGreaterThan(5);
-  expect(media.every((row) => String(row['open_id']).startsWith('hmac-sha256:'))).toBe(true);
+  expect(media.filter((row) => String(row['open_id']).startsWith('hmac-sha256:'))).toHaveLength(18);
+  expect(media.filter((row) => row['variant'] === 'hd-voice')).toHaveLength(1);
 
   const same = await stack.command(['catalog', 'rebuild', '--json', '--dry-run']);
-  expect(same.rows()).toMatchObject([{ objects: 18, added: 0, removed: 0, foreign: 0, unread: 0 }]);
+  expect(same.rows()).toMatchObject([{ objects: 19, added: 0, removed: 0, foreign: 0, unread: 0 }]);
 
   const files = filesOf(stack);
   for (const table of ['media', 'dead-letters'] as const) {
@@ -70,11 +73,11 @@ test('rows that are made anew from the bucket alone are those that the outbox br
   expect(await catalogRows(stack, 'media')).toEqual([]);
   const rebuilt = await stack.command(['catalog', 'rebuild', '--json']);
   expect(rebuilt.code).toBe(0);
-  expect(rebuilt.rows().at(-1)).toMatchObject({ objects: 18, added: 18, removed: 0, letters: 4 });
+  expect(rebuilt.rows().at(-1)).toMatchObject({ objects: 19, added: 19, removed: 0, letters: 4 });
   expect(sorted(await catalogRows(stack, 'media'))).toEqual(sorted(media));
   expect(sorted(await catalogRows(stack, 'dead-letters'))).toEqual(sorted(letters));
   const again = await stack.command(['catalog', 'rebuild', '--json']);
-  expect(again.rows()).toMatchObject([{ objects: 18, added: 0, removed: 0, letters: 0 }]);
+  expect(again.rows()).toMatchObject([{ objects: 19, added: 0, removed: 0, letters: 0 }]);
 }, 120_000);
 
 test('what the outbox brings after a rebuild has found it is there once', async () => {
