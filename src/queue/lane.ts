@@ -80,6 +80,8 @@ export interface Lane {
   add(jobs: readonly NewJob[]): Promise<void>;
   /** Removes those of these jobs that an add which broke half-way has left, in no state. Returns their ids. */
   dropStranded(ids: readonly string[]): Promise<string[]>;
+  /** Returns the ids of those of these jobs that are in some state of the lane. */
+  held(ids: readonly string[]): Promise<string[]>;
   take(token: string): Promise<Taken>;
   /** Puts a taken job back, to be taken again from `at` on. @throws LockLostError */
   delay(job: TakenJob, data: object | undefined, at: number): Promise<void>;

@@ -12,7 +12,7 @@ import type { Clock } from '../time.ts';
 import { countOf, isCounterError } from './job-counters.ts';
 import { INBOX_LANE, type Lane, type LaneOptions, type Lanes, LockLostError, type TakenJob } from './lane.ts';
 import { lowestPriorityIn } from './lowest-priority.ts';
-import { dropStrandedJobs } from './stranded-jobs.ts';
+import { dropStrandedJobs, heldJobs } from './stranded-jobs.ts';
 
 const JOB_NAME = 'archive';
 
@@ -127,6 +127,7 @@ function openLane(
     keyOfJob: (id) => backend.toKey(id),
 
     dropStranded: (ids) => dropStrandedJobs(redis, backend.toKey(''), ids),
+    held: (ids) => heldJobs(redis, backend.toKey(''), ids),
 
     add: async (jobs) => {
       await queue.addBulk(
