@@ -2,7 +2,7 @@ import { invalidJobId } from '../dead-letter/dead-letter.ts';
 import { mediaJobId } from '../media/media-job.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
-import type { OutboxReader } from './outbox-reader.ts';
+import type { OutboxEntry, OutboxReader } from './outbox-reader.ts';
 import type { AnyRow, Table } from './table.ts';
 
 /** Keys in one command to Redis. */
@@ -57,18 +57,35 @@ export function withoutErased(reader: OutboxReader, tombstones: Pick<Tombstones,
     ...reader,
     take: async (maxRows) => {
       const batch = await reader.take(maxRows);
-      const erased = await tombstones.has(
-        batch.entries.flatMap(({ table, rows }) => rows.map((row) => idOf(table, row))),
-      );
-      if (!erased.includes(true)) return batch;
-      let at = 0;
-      const entries = batch.entries.map((entry) => ({
-        ...entry,
-        rows: entry.rows.filter(() => erased[at++] !== true),
-      }));
-      return { ...batch, entries };
+      return { ...batch, entries: keptOf(batch.entries, tombstones) };
     },
   };
+}
+
+/** Asked page by page, as the entries are read. */
+async function* keptOf(
+  all: AsyncIterable<OutboxEntry>,
+  tombstones: Pick<Tombstones, 'has'>,
+): AsyncIterable<OutboxEntry> {
+  for await (const entries of entryPagesOf(all)) {
+    const erased = await tombstones.has(entries.flatMap(({ table, rows }) => rows.map((row) => idOf(table, row))));
+    let at = 0;
+    for (const entry of entries) yield { ...entry, rows: entry.rows.filter(() => erased[at++] !== true) };
+  }
+}
+
+/** As many as are asked for at once. */
+const ENTRIES_AT_ONCE = 100;
+
+async function* entryPagesOf(all: AsyncIterable<OutboxEntry>): AsyncIterable<OutboxEntry[]> {
+  let page: OutboxEntry[] = [];
+  for await (const entry of all) {
+    page.push(entry);
+    if (page.length < ENTRIES_AT_ONCE) continue;
+    yield page;
+    page = [];
+  }
+  if (page.length > 0) yield page;
 }
 
 /** The job that a row tells of. */

@@ -1,25 +1,22 @@
 import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BucketFiles } from '../store/bucket-files.ts';
-import { dayOf } from '../store/object-keys.ts';
 import { lettersKey, type Partition, partitionOfKey, partitionPrefix, partKey } from './catalog-keys.ts';
 import { type Duck, fromNdjson, fromParquet } from './duck.ts';
 import { inParallel } from './in-parallel.ts';
-import { letterRow } from './letter-row.ts';
+import { latestLetters } from './letter-row.ts';
 import type { OutboxBatch } from './outbox-reader.ts';
-import { columnsOf, copy, localPath, type NewRow, writeNdjson, writeParquet } from './parquet.ts';
-import type { AnyRow, Table } from './table.ts';
+import { columnsOf, copy, linesToParquet, localPath } from './parquet.ts';
+import { partitionOf, type Spooled, spool } from './spool.ts';
 import { TABLES } from './tables.ts';
 import { unwrap } from './unwrap.ts';
 
-export { unwrap };
+export { partitionOf, unwrap };
 
 export const PARQUET_TYPE = 'application/vnd.apache.parquet';
 
 /** Files on their way at once. */
 const PARTITIONS_AT_ONCE = 8;
-/** Letters read at once, in each partition. */
-const LETTERS_AT_ONCE = 4;
 
 export interface FlushParts {
   readonly files: BucketFiles;
@@ -56,26 +53,26 @@ export async function flush(
   const partitions: Partition[] = [];
   try {
     // DuckDB does one after the other, while others are on their way to the bucket.
-    await inParallel(PARTITIONS_AT_ONCE, partitioned(batch), async ({ partition, table, rows: ofPartition }) => {
+    await inParallel(PARTITIONS_AT_ONCE, await spool(batch, work), async (spooled) => {
       signal.throwIfAborted();
       const count =
-        table.name === 'dead-letters'
-          ? await mergeLetters(partition, ofPartition)
-          : await addPart(partition, table, ofPartition, partKey(partition, firstId, lastId));
+        spooled.table.name === 'dead-letters'
+          ? await mergeLetters(spooled)
+          : await addPart(spooled, partKey(spooled.partition, firstId, lastId));
       rows += count;
       written += count === 0 ? 0 : 1;
-      partitions.push(partition);
+      partitions.push(spooled.partition);
     });
   } finally {
     await rm(work, { recursive: true, force: true });
   }
   return { rows, files: written, partitions };
 
-  async function addPart(partition: Partition, table: Table, ofPartition: NewRow[], key: string): Promise<number> {
+  async function addPart({ partition, table, path: lines, mayBeThere }: Spooled, key: string): Promise<number> {
     const path = localPath(work, key);
-    const mustLook = table.name !== 'accepted' && ofPartition.some(({ mayBeThere }) => mayBeThere);
+    const mustLook = table.name !== 'accepted' && mayBeThere;
     const there = mustLook ? await download(partition) : new Map<string, string>();
-    const count = await writeParquet(duck, table, ofPartition, [...there.values()], path, signal);
+    const count = await linesToParquet(duck, table, lines, [...there.values()], path, signal);
     const before = there.get(key);
     if (count > 0 && before !== undefined) {
       // A Redis that was set back may give out the ids of a batch once more, for other rows.
@@ -84,7 +81,7 @@ export async function flush(
       await rename(both, path);
     }
     if (count > 0) unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
-    await Promise.all([path, `${path}.ndjson`, ...there.values()].map((done) => rm(done, { force: true })));
+    await Promise.all([path, lines, ...there.values()].map((done) => rm(done, { force: true })));
     return count;
   }
 
@@ -99,7 +96,7 @@ export async function flush(
     return paths;
   }
 
-  async function mergeLetters({ dt, app = 'unknown' }: Partition, letters: NewRow[]): Promise<number> {
+  async function mergeLetters({ partition: { dt, app = 'unknown' }, path: told }: Spooled): Promise<number> {
     const key = lettersKey(dt, app);
     const table = TABLES['dead-letters'];
     const [path, before, lines] = [
@@ -108,66 +105,13 @@ export async function flush(
       `${localPath(work, key)}.ndjson`,
     ];
     const isThere = unwrap(await files.getFile(key, before, signal));
-    const told = new Map(letters.map(({ row, mayBeThere }) => [String(row['key']), { row, mayBeThere }]));
-    const latest: AnyRow[] = [];
-    await inParallel(LETTERS_AT_ONCE, told.values(), async ({ row, mayBeThere }) => {
-      // What is told again may have been told otherwise since.
-      const current = mayBeThere ? await letterRow(files, String(row['key']), signal) : undefined;
-      latest.push(current ?? row);
-    });
-    await writeNdjson(lines, latest);
+    const count = await latestLetters(files, told, lines, signal);
     const columns = columnsOf(table);
     const news = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
     const kept = `SELECT ${columns} FROM ${fromParquet([before])} WHERE key NOT IN (SELECT key FROM ${fromNdjson(lines, table.columns)})`;
     await copy(duck, table, isThere ? `${news} UNION ALL ${kept}` : news, path, signal);
     unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
-    await Promise.all([path, before, lines].map((done) => rm(done, { force: true })));
-    return latest.length;
-  }
-}
-
-interface PartitionRows {
-  readonly partition: Partition;
-  readonly table: Table;
-  readonly rows: NewRow[];
-}
-
-/** Groups rows by the file they go to. Of the rows of one media the first counts; of the states of a letter the last. */
-function partitioned({ entries, isRepeated }: Pick<OutboxBatch, 'entries' | 'isRepeated'>): Iterable<PartitionRows> {
-  const found = new Map<string, PartitionRows>();
-  const seen = new Set<string>();
-  for (const { table, rows, mayBeThere } of entries) {
-    for (const row of rows) {
-      const partition = partitionOf(table, row);
-      const prefix = partitionPrefix(partition);
-      if (table.name !== 'dead-letters') {
-        const identity = JSON.stringify([table.name, ...table.identity.map((name) => row[name])]);
-        if (seen.has(identity)) continue;
-        seen.add(identity);
-      }
-      let group = found.get(prefix);
-      if (group === undefined) {
-        group = { partition, table, rows: [] };
-        found.set(prefix, group);
-      }
-      group.rows.push({ row, mayBeThere: mayBeThere || isRepeated });
-    }
-  }
-  return found.values();
-}
-
-/** Where a row belongs. */
-export function partitionOf(table: Table, row: AnyRow): Partition {
-  const app = String(row['app_id']);
-  switch (table.name) {
-    case 'accepted':
-      return { table: 'accepted', dt: dayOf(String(row['received_at'])) };
-    case 'dead-letters': {
-      // What was no MediaJob has no day of its own; its letter lies below one.
-      const [, dt = ''] = /\/dt=(\d{4}-\d{2}-\d{2})\//.exec(String(row['key'])) ?? [];
-      return { table: 'dead-letters', dt: dt === '' ? dayOf(String(row['died_at'])) : dt, app };
-    }
-    default:
-      return { table: table.name, dt: dayOf(String(row['received_at'])), app };
+    await Promise.all([path, before, lines, told].map((done) => rm(done, { force: true })));
+    return count;
   }
 }

@@ -20,10 +20,16 @@ export interface OutboxEntry {
 }
 
 export interface OutboxBatch {
-  readonly entries: readonly OutboxEntry[];
+  /**
+   * In their order, read page by page as they are asked for: 50,000 of them would take 100 MiB. One that has been removed
+   * since is left out.
+   *
+   * @throws NewerRowsError
+   */
+  readonly entries: AsyncIterable<OutboxEntry>;
   /** The ids of all entries, those that nobody can read included. */
   readonly ids: readonly string[];
-  /** The ids of those that nobody can read. */
+  /** The ids of those that nobody can read, as far as `entries` were read. */
   readonly unreadable: readonly string[];
   /** True for a batch that was taken before: some of it may be in the bucket. */
   readonly isRepeated: boolean;
@@ -58,55 +64,65 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
   }
 
   /** Takes over everything that is pending, whoever has it: the caller holds the lease. */
-  async function pending(): Promise<RawEntry[]> {
-    const entries: RawEntry[] = [];
+  async function pending(): Promise<string[]> {
+    const ids: string[] = [];
     let cursor = '0-0';
     do {
-      const reply = (await redis.xautoclaim(outbox, GROUP, consumer, 0, cursor, 'COUNT', PAGE)) as unknown[];
-      cursor = String(reply[0]);
-      entries.push(...((reply[1] ?? []) as RawEntry[]));
+      const claim = redis.xautoclaim(outbox, GROUP, consumer, 0, cursor, 'COUNT', PAGE, 'JUSTID');
+      const [next, some] = (await claim) as [string, string[]];
+      cursor = next;
+      ids.push(...some);
     } while (cursor !== '0-0');
-    return entries;
+    return ids;
   }
 
-  async function fresh(maxRows: number): Promise<ParsedEntry[]> {
-    const entries: ParsedEntry[] = [];
+  async function fresh(maxRows: number): Promise<string[]> {
+    const ids: string[] = [];
     let rows = 0;
     while (rows < maxRows) {
       const reply = (await redis.xreadgroup('GROUP', GROUP, consumer, 'COUNT', READ_PAGE, 'STREAMS', outbox, '>')) as
         | [string, RawEntry[]][]
         | null;
-      const page = (reply?.[0]?.[1] ?? []).map(parsed);
+      const page = reply?.[0]?.[1] ?? [];
       if (page.length === 0) break;
-      entries.push(...page);
-      rows += page.reduce((sum, { entry }) => sum + (entry?.rows.length ?? 1), 0);
+      ids.push(...page.map(([id]) => id));
+      rows += page.reduce((sum, entry) => sum + (parseEntry(entry)?.rows.length ?? 1), 0);
     }
-    return entries;
+    return ids;
   }
 
-  /** True when something was given out of which `entries` know nothing: an answer of Redis was lost on its way. */
-  async function isPartOfPending(entries: readonly ParsedEntry[]): Promise<boolean> {
+  /** True when something was given out of which `ids` know nothing: an answer of Redis was lost on its way. */
+  async function isPartOfPending(ids: readonly string[]): Promise<boolean> {
     const [count] = (await redis.xpending(outbox, GROUP)) as [number, ...unknown[]];
-    return count !== entries.length;
+    return count !== ids.length;
+  }
+
+  async function* read(ids: readonly string[], unreadable: string[]): AsyncIterable<OutboxEntry> {
+    for (let start = 0; start < ids.length; start += READ_PAGE) {
+      const page = new Set(ids.slice(start, start + READ_PAGE));
+      const [first = '-', last = '+'] = [ids[start], ids[Math.min(start + READ_PAGE, ids.length) - 1]];
+      for (const raw of await redis.xrange(outbox, first, last)) {
+        if (!page.has(raw[0])) continue;
+        const entry = parseEntry(raw);
+        if (entry === undefined) unreadable.push(raw[0]);
+        else yield entry;
+      }
+    }
   }
 
   return {
     take: async (maxRows) => {
       await ensureGroup();
-      let taken = (await pending()).map(parsed);
-      let isRepeated = taken.length > 0;
+      let ids = await pending();
+      let isRepeated = ids.length > 0;
       if (!isRepeated) {
-        taken = await fresh(maxRows);
+        ids = await fresh(maxRows);
         // What came before must be written before: all of it is one batch.
-        isRepeated = await isPartOfPending(taken);
-        if (isRepeated) taken = (await pending()).map(parsed);
+        isRepeated = await isPartOfPending(ids);
+        if (isRepeated) ids = await pending();
       }
-      return {
-        entries: taken.flatMap(({ entry }) => entry ?? []),
-        ids: taken.map(({ id }) => id),
-        unreadable: taken.flatMap(({ id, entry }) => (entry === undefined ? id : [])),
-        isRepeated,
-      };
+      const unreadable: string[] = [];
+      return { ids, unreadable, isRepeated, entries: read(ids, unreadable) };
     },
 
     done: async ({ ids }) => {
@@ -137,16 +153,6 @@ export async function* peekOutbox(redis: RedisClient, { outbox }: RedisKeys): As
 }
 
 type RawEntry = [id: string, fields: string[] | null];
-
-interface ParsedEntry {
-  readonly id: string;
-  /** Absent for what nobody can read. */
-  readonly entry?: OutboxEntry | undefined;
-}
-
-function parsed(raw: RawEntry): ParsedEntry {
-  return { id: raw[0], entry: parseEntry(raw) };
-}
 
 /** Returns `undefined` for what nobody can read. @throws NewerRowsError */
 function parseEntry([id, fields]: RawEntry): OutboxEntry | undefined {

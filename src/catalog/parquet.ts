@@ -8,7 +8,8 @@ import { type AnyRow, type Column, schemaOf, type Table } from './table.ts';
 export const ROW_GROUP_ROWS = 61_440;
 
 /** Marks rows that must be looked for among those that are there already. */
-const SUSPECT: Column = { name: '_may_be_there', type: 'INTEGER', nullable: false, meaning: '' };
+export const SUSPECT_NAME = '_may_be_there';
+const SUSPECT: Column = { name: SUSPECT_NAME, type: 'INTEGER', nullable: false, meaning: '' };
 
 export interface NewRow {
   readonly row: AnyRow;
@@ -29,7 +30,24 @@ export async function writeParquet(
   signal: AbortSignal,
 ): Promise<number> {
   const lines = `${path}.ndjson`;
-  await writeNdjson(lines, withSuspects(rows));
+  await writeLines(lines, rows, lineOf);
+  return linesToParquet(duck, table, lines, others, path, signal);
+}
+
+/** A row as a line of JSON. */
+export function lineOf({ row, mayBeThere }: NewRow): string {
+  return `${JSON.stringify({ ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 })}\n`;
+}
+
+/** As `writeParquet`, for rows that lie on disk, each as `lineOf` makes it. */
+export async function linesToParquet(
+  duck: Duck,
+  table: Table,
+  lines: string,
+  others: readonly string[],
+  path: string,
+  signal: AbortSignal,
+): Promise<number> {
   const source = fromNdjson(lines, [...table.columns, SUSPECT]);
   const known =
     others.length === 0
@@ -38,10 +56,6 @@ export async function writeParquet(
           .map((name) => `there.${sqlName(name)} IS NOT DISTINCT FROM new.${sqlName(name)}`)
           .join(' AND ')}))`;
   return copy(duck, table, `SELECT ${columnsOf(table)} FROM ${source} AS new ${known}`, path, signal);
-}
-
-function* withSuspects(rows: readonly NewRow[]): Iterable<AnyRow> {
-  for (const { row, mayBeThere } of rows) yield { ...row, [SUSPECT.name]: mayBeThere ? 1 : 0 };
 }
 
 /**
@@ -87,11 +101,11 @@ export function columnsOf(table: Table): string {
 /** Lines are written so many at a time: all at once they would be in memory thrice. */
 const LINES_AT_ONCE = 1_000;
 
-export async function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise<void> {
+async function writeLines<T>(path: string, rows: Iterable<T>, toLine: (row: T) => string): Promise<void> {
   await using file = await open(path, 'w');
   let lines: string[] = [];
   for (const row of rows) {
-    if (lines.push(`${JSON.stringify(row)}\n`) < LINES_AT_ONCE) continue;
+    if (lines.push(toLine(row)) < LINES_AT_ONCE) continue;
     await file.appendFile(lines.join(''));
     lines = [];
   }
@@ -101,6 +115,10 @@ export async function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise
 /** Writes what a query gives to a file with one JSON object a line. */
 export async function copyLines(duck: Duck, query: string, path: string, signal: AbortSignal): Promise<void> {
   await duck.run(`COPY (${query}) TO ${sqlText(path)} (FORMAT json)`, signal);
+}
+
+export function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise<void> {
+  return writeLines(path, rows, (row) => `${JSON.stringify(row)}\n`);
 }
 
 /** A path in a folder, for a key of the bucket. */

@@ -98,8 +98,9 @@ test('a row that was noted before the erasure and read after it is left out', as
   const reader = withoutErased(createOutboxReader(redis, keys, 'test'), tombstones);
   const batch = await reader.take(100);
   expect(batch.ids).toHaveLength(1);
-  const at = Date.parse(String(batch.entries[0]?.rows[0]?.['accepted_at']));
-  expect(batch.entries.flatMap(({ rows }) => rows)).toEqual([acceptedRowOf(kept, at)]);
+  const rows = (await Array.fromAsync(batch.entries)).flatMap((entry) => entry.rows);
+  const at = Date.parse(String(rows[0]?.['accepted_at']));
+  expect(rows).toEqual([acceptedRowOf(kept, at)]);
   await reader.done(batch);
   expect(await redis.xlen(keys.outbox)).toBe(0);
 });
@@ -130,7 +131,8 @@ test('an outbox that is written anew holds no byte of what was removed, and goes
   expect(await rewriteOutbox(redis, keys)).toBe(true);
   expect(await dump()).not.toContain(first);
   const rest = await reader.take(100);
-  expect(rest.entries.flatMap(({ rows }) => rows.map((row) => row['media_id']))).toEqual([second, third]);
+  const rows = (await Array.fromAsync(rest.entries)).flatMap((entry) => entry.rows);
+  expect(rows.map((row) => row['media_id'])).toEqual([second, third]);
 });
 
 test('the outbox is searched by person, without a change', async () => {

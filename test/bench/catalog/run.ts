@@ -112,6 +112,7 @@ export async function runBench({ rows, apps, days, env = {}, note }: BenchOption
     METRICS_PORT: '0',
     CATALOG_FOLDER: await at('catalog'),
     CATALOG_FLUSH_SECONDS: '0.1',
+    ...(process.env['NODE_OPTIONS'] === undefined ? {} : { NODE_OPTIONS: process.env['NODE_OPTIONS'] }),
     ...env,
   };
   const files = createBucketFiles({ client, bucket: BUCKET, partSizeBytes: PART_SIZE_BYTES });
