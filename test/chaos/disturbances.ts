@@ -41,12 +41,28 @@ export const DISTURBANCES: readonly Disturbance[] = [
       child.kill('SIGCONT');
     },
   },
-  { name: 'the catalog process is killed', target: 'catalog', happen: ({ cataloguer }) => cataloguer.kill() },
   {
-    name: 'the catalog process freezes',
+    name: 'a catalog process is killed',
+    target: 'catalog',
+    happen: async ({ cataloguer }, random) => cataloguer.kill(oneOf(cataloguer.running, random)),
+  },
+  {
+    name: 'all catalog processes are killed at once',
+    target: 'catalog',
+    happen: async ({ cataloguer }) => {
+      await Promise.all([...cataloguer.running].map((one) => cataloguer.kill(one)));
+    },
+  },
+  {
+    name: 'a catalog process is asked to stop',
+    target: 'catalog',
+    happen: ({ cataloguer }, random) => cataloguer.stop(oneOf(cataloguer.running, random)),
+  },
+  {
+    name: 'a catalog process freezes',
     target: 'catalog',
     happen: async ({ cataloguer }, random) => {
-      const { process: child } = cataloguer.running;
+      const { process: child } = oneOf(cataloguer.running, random);
       child.kill('SIGSTOP');
       await last(random);
       child.kill('SIGCONT');

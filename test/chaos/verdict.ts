@@ -28,7 +28,7 @@ const READERS = 8;
  */
 export async function judge(world: World): Promise<Verdict> {
   const { stack, store, crew, cataloguer, handedIn } = world;
-  const findings: Finding[] = [...crew.findings];
+  const findings: Finding[] = [...crew.findings, ...cataloguer.findings];
   const wishes = [...handedIn.accepted.values()];
   const letters = new Map<string, DeadLetter>(
     (await lettersOf(stack)).map((letter) => [`${letter.appId}-${letter.mediaId}`, letter] as const),

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { partitionOfKey, tablePrefix } from '../../src/catalog/catalog-keys.ts';
 import { fromParquet, openDuck } from '../../src/catalog/duck.ts';
+import { letterRow } from '../../src/catalog/letter-row.ts';
 import { localPath } from '../../src/catalog/parquet.ts';
 import { rowFromObject } from '../../src/catalog/row-from-object.ts';
 import type { AnyRow, TableName } from '../../src/catalog/table.ts';
@@ -37,6 +38,16 @@ export async function rowsOfObjects(stack: Stack): Promise<AnyRow[]> {
   const rows: AnyRow[] = [];
   for await (const { key } of stack.opened.store.list('media/', never)) {
     const row = await rowFromObject(stack.opened.store, key, never);
+    if (row !== undefined) rows.push(row);
+  }
+  return rows;
+}
+
+/** The rows that the dead letters in the bucket make. */
+export async function rowsOfLetters(stack: Stack): Promise<AnyRow[]> {
+  const rows: AnyRow[] = [];
+  for await (const { key } of stack.opened.store.list('dead-letters/', never)) {
+    const row = await letterRow(filesOf(stack), key, never);
     if (row !== undefined) rows.push(row);
   }
   return rows;

@@ -112,7 +112,8 @@ export async function startFaultProxy(
 ): Promise<FaultProxy> {
   const seen: SeenRequest[] = [];
   const rules: Rule[] = [];
-  const keys = new Set<string>();
+  /** Each with the size of its object, where one request told it. */
+  const keys = new Map<string, number>();
   /** By their ids. */
   const uploads = new Map<string, string>();
 
@@ -233,18 +234,28 @@ export async function startFaultProxy(
       return `<ListMultipartUploadsResult>${rows.join('')}</ListMultipartUploadsResult>`;
     }
     if (lists !== 'all' || operation !== 'ListObjects') return undefined;
-    const after = query['continuation-token'] ?? '';
-    const all = [...keys].filter((key) => key.startsWith(prefix) && key > after).sort();
-    const page = all.slice(0, LIST_PAGE);
-    const more = all.length > page.length;
-    const rows = page.map((key) => `<Contents><Key>${key}</Key></Contents>`);
-    const next = more ? `<NextContinuationToken>${page.at(-1)}</NextContinuationToken>` : '';
-    return `<ListBucketResult><IsTruncated>${more}</IsTruncated>${next}${rows.join('')}</ListBucketResult>`;
+    const after = query['continuation-token'] ?? query['start-after'] ?? '';
+    const delimiter = query['delimiter'] ?? '';
+    const rows = new Map<string, string>();
+    for (const key of [...keys.keys()].filter((one) => one.startsWith(prefix) && one > after).sort()) {
+      const cut = delimiter === '' ? -1 : key.indexOf(delimiter, prefix.length);
+      const folder = key.slice(0, cut + 1);
+      // What begins like a folder that was listed is in it.
+      if (cut === -1) rows.set(key, `<Contents><Key>${key}</Key><Size>${keys.get(key)}</Size></Contents>`);
+      else if (!after.startsWith(folder))
+        rows.set(folder, `<CommonPrefixes><Prefix>${folder}</Prefix></CommonPrefixes>`);
+    }
+    const page = [...rows].slice(0, LIST_PAGE);
+    const more = rows.size > page.length;
+    const next = more ? `<NextContinuationToken>${page.at(-1)?.[0]}</NextContinuationToken>` : '';
+    const listed = page.map(([, row]) => row).join('');
+    return `<ListBucketResult><IsTruncated>${more}</IsTruncated>${next}${listed}</ListBucketResult>`;
   }
 
   function noteUpload(request: SeenRequest, url: URL, answer: IncomingMessage, body?: Buffer): void {
     if ((answer.statusCode ?? 500) >= 300) return;
-    if (request.operation === 'PutObject' || request.operation === 'CompleteMultipartUpload') keys.add(request.key);
+    if (request.operation === 'PutObject') keys.set(request.key, Number(request.headers['content-length'] ?? 0));
+    if (request.operation === 'CompleteMultipartUpload') keys.set(request.key, 0);
     if (request.operation === 'DeleteObject') keys.delete(request.key);
     if (request.operation === 'CreateMultipartUpload') {
       const id = /<UploadId>([^<]+)<\/UploadId>/.exec(body?.toString('utf8') ?? '')?.[1];
