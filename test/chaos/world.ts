@@ -46,7 +46,7 @@ export async function openWorld({ workers, redisExecutable, gateway }: WorldOpti
   await using parts = new AsyncDisposableStack();
   const target = gateway ?? (await embedded(parts));
   // What the embedded server does not do, the proxy does in its place.
-  const standIn = gateway === undefined ? { checkPayload: true, lists: 'all' as const } : {};
+  const standIn = gateway === undefined ? { checkPayload: true, lists: 'all' as const, createOnly: true } : {};
   const store = parts.use(await startFaultProxy(target.endpoint, { ...standIn, remember: false }));
   const stack = parts.use(
     await openStackOfTwoApps({

@@ -90,6 +90,8 @@ export interface FaultProxyOptions {
    * there is more than a page of objects it leaves some out and gives others twice. They must come through the proxy.
    */
   readonly lists?: 'uploads' | 'all';
+  /** Honours If-None-Match of PutObject on behalf of a server that does not, for objects that came through the proxy. */
+  readonly createOnly?: boolean;
   /** False where so much passes that remembering it all in `seen` would fill the memory. Default true. */
   readonly remember?: boolean;
 }
@@ -108,12 +110,14 @@ interface Rule {
 /** The `Host` header is passed on as it was signed, so signatures stay valid. */
 export async function startFaultProxy(
   target: string,
-  { checkPayload = false, lists, remember = true }: FaultProxyOptions = {},
+  { checkPayload = false, lists, createOnly = false, remember = true }: FaultProxyOptions = {},
 ): Promise<FaultProxy> {
   const seen: SeenRequest[] = [];
   const rules: Rule[] = [];
   /** Each with the size of its object, where one request told it. */
   const keys = new Map<string, number>();
+  /** Keys that are being created. */
+  const arriving = new Set<string>();
   /** By their ids. */
   const uploads = new Map<string, string>();
 
@@ -127,6 +131,16 @@ export async function startFaultProxy(
   }
 
   async function serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const claimed = new Set<string>();
+    try {
+      await pass(incoming, outgoing, claimed);
+    } finally {
+      for (const key of claimed) arriving.delete(key);
+    }
+  }
+
+  /** @param claimed receives the key that this request alone may create. */
+  async function pass(incoming: IncomingMessage, outgoing: ServerResponse, claimed: Set<string>): Promise<void> {
     const { socket } = incoming;
     const url = new URL(incoming.url ?? '/', target);
     const request = seenRequest(incoming, url);
@@ -145,6 +159,18 @@ export async function startFaultProxy(
       outgoing.writeHead(200, { 'content-type': 'application/xml' }).end(list);
       request.status = 200;
       return;
+    }
+    if (createOnly && request.operation === 'PutObject' && request.headers['if-none-match'] === '*') {
+      const refusal = keys.has(request.key)
+        ? { status: 412, code: 'PreconditionFailed' }
+        : { status: 409, code: 'ConditionalRequestConflict' };
+      if (keys.has(request.key) || arriving.has(request.key)) {
+        await buffer(incoming);
+        outgoing.writeHead(refusal.status, { 'content-type': 'application/xml' }).end(errorXml(refusal.code));
+        return;
+      }
+      arriving.add(request.key);
+      claimed.add(request.key);
     }
     const upstream = openRequest(url, {
       method: incoming.method ?? 'GET',
