@@ -15,6 +15,7 @@ const never = new AbortController().signal;
 const SAMPLE = { rows: 24, apps: 2, days: 2, since: Math.floor(Date.now() / DAY) * DAY - 10 * DAY };
 const MEDIA = Array.from({ length: SAMPLE.rows }, (_, index) => mediaOf(index, SAMPLE).row);
 const LATER = [30, 31].map((index) => mediaOf(index, SAMPLE).row);
+const FLUSHES = 3;
 const WHENS = ['before', 'after'] as const;
 
 let corner: TestRedis;
@@ -43,8 +44,9 @@ function letter(status: DeadLetter['status']): DeadLetter {
   };
 }
 
-/** Media in the outbox, with a letter that changes among them and what was accepted at the door. */
-async function fill({ redis, keys, files }: CatalogBench): Promise<void> {
+/** Media in the outbox, with a letter that changes among them and what was accepted at the door. @param flushes how many. */
+async function fill(bench: CatalogBench, flushes = 0): Promise<void> {
+  const { redis, keys, files } = bench;
   const outbox = createOutbox(redis, keys, Date.now);
   for (const [index, row] of MEDIA.entries()) {
     if (index === 2) await outbox.deadLetter(deadLetterRowOf(deadLetterKey(deadJob), letter('open')));
@@ -55,6 +57,7 @@ async function fill({ redis, keys, files }: CatalogBench): Promise<void> {
       await outbox.deadLetter(deadLetterRowOf(deadLetterKey(deadJob), letter('resolved')));
     }
     await redis.xadd(keys.outbox, '*', ...mediaEntryOf(row, false));
+    if ((index + 1) % Math.ceil(MEDIA.length / flushes) === 0) await bench.process().flushAll(never);
   }
 }
 
@@ -97,21 +100,22 @@ test('a flush that ends at any point and is begun again gives each row once', as
 
 test('a merge that ends at any point and is begun again gives each row once, in one file', async () => {
   const points = await pointsOf(async (bench) => {
-    await fill(bench);
-    await bench.process().flushAll(never);
+    await fill(bench, FLUSHES);
     await bench.process().upkeep(never);
     await expectEachRowOnce(bench);
+    // Two apps on two days.
+    expect(bench.events.filter(({ type }) => type === 'compacted')).toHaveLength(4);
   });
   for (const crash of points) {
     await using bench = await openCatalogBench(corner);
-    await fill(bench);
-    await bench.process().flushAll(never);
+    await fill(bench, FLUSHES);
     expect(await untilCrash(bench.process({ crash }).upkeep(never))).toBe(true);
     const next = bench.process();
     await next.flushAll(never);
+    // Before anything is merged again.
+    await expectEachRowOnce(bench);
     await next.upkeep(never);
     await expectEachRowOnce(bench);
-    // Two apps on two days.
     expect(await bench.keysBelow('catalog/media/')).toHaveLength(4);
     const closed = bench.events.filter((event) => event.type === 'closed');
     expect(closed.length).toBeGreaterThanOrEqual(2);
