@@ -60,6 +60,8 @@ export async function openDuck({ memoryBytes, threads, folder }: DuckLimits): Pr
     // Statements run on whichever thread is free, and each would keep what it has once needed: a third of the memory.
     allocator_flush_threshold: '1MiB',
     allocator_bulk_deallocation_flush_threshold: '1MiB',
+    // The files are on this machine, and most are read once.
+    enable_external_file_cache: 'false',
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
   });

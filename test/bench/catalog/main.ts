@@ -15,7 +15,7 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '1000000' },
     apps: { type: 'string', default: '1' },
     days: { type: 'string', default: '1' },
-    'flush-rows': { type: 'string', default: '50000' },
+    'flush-rows': { type: 'string', default: '10000' },
     memory: { type: 'string', default: '192MiB' },
     listing: { type: 'string' },
     json: { type: 'boolean', default: false },
