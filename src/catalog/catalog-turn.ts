@@ -145,12 +145,12 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
  * when Redis takes it. An object that was seen by a rebuild had been archived by then; those of a day that is closed were
  * looked through.
  */
-function withSuspects(
-  entries: readonly OutboxEntry[],
+async function* withSuspects(
+  entries: AsyncIterable<OutboxEntry>,
   { rebuiltAt, closeNext = '' }: CatalogState,
-): readonly OutboxEntry[] {
+): AsyncIterable<OutboxEntry> {
   const until = rebuiltAt + CLOCK_SKEW_MS;
-  return entries.map((entry) => {
+  for await (const entry of entries) {
     const mayBeThere =
       entry.table.name === 'dead-letters'
         ? Number(entry.id.split('-')[0]) <= until
@@ -158,8 +158,8 @@ function withSuspects(
           entry.rows.some(
             (row) => Date.parse(String(row['archived_at'])) <= until || dayOf(String(row['received_at'])) < closeNext,
           );
-    return mayBeThere ? { ...entry, mayBeThere } : entry;
-  });
+    yield mayBeThere ? { ...entry, mayBeThere } : entry;
+  }
 }
 
 /** The partitions of a day, each with its files. One listing for all: there may be thousands of apps. */

@@ -132,7 +132,7 @@ export async function runBench({ rows, apps, days, env = {}, note }: BenchOption
   );
   const added = logLines(closing.process, 'day closed').reduce((sum, line) => sum + Number(line['added']), 0);
   if (added > 0) throw new Error(`${added} rows were missing`);
-  await closing.stop(); if (process.env["SHOW"]) note(closing.process.log());
+  await closing.stop();
 
   note('asking');
   const folder = await at('queries');
