@@ -11,8 +11,9 @@ import type { BucketObject } from '../store/bucket-files.ts';
 import { iso } from '../time.ts';
 import { dayPrefix } from './catalog-keys.ts';
 import { appsOf } from './days.ts';
-import { fromNdjson, fromParquet } from './duck.ts';
+import { fromNdjson, fromParquet, sqlText } from './duck.ts';
 import { type FlushParts, unwrap } from './flush.ts';
+import { onceEach, outOfMemory, pagesByKey, toParquet } from './large-queries.ts';
 import {
   HEAD_TYPE,
   headKey,
@@ -29,7 +30,6 @@ import {
 import { listHeads, readLink } from './manifest-chain.ts';
 import { readManifest } from './manifest-list.ts';
 import { downloadRows } from './manifest-rows.ts';
-import { onceEach } from './once-each.ts';
 import { LISTING_COLUMNS, objectsOf, writeListing } from './reconcile.ts';
 
 export interface SealParts extends FlushParts {
@@ -62,14 +62,14 @@ export async function sealDay(parts: SealParts, dt: string, signal: AbortSignal)
     const rows = await downloadRows(files, dayPrefix('media', dt), work, () => true, signal);
     const sealed = join(work, 'sealed.ndjson');
     await writeSealed(parts, work, revisions, sealed, signal);
-    await duck.run(await viewsOf(parts, listing, rows, sealed, signal), signal);
-
     const sequence = (places.at(-1)?.sequence ?? 0) + 1;
     const place = { dt, sequence };
     const path = join(work, 'list.ndjson.gz');
-    const list = await writeList(parts, path, signal);
+    const { news, unlisted, missing } = await outOfMemory(duck, signal, () =>
+      compare(parts, work, { listing, rows, sealed }, signal),
+    );
+    const list = await writeList(parts, news, path, signal);
     if (revisions.length > 0 && list.objects === 0) return undefined;
-    const [counts] = await duck.rows(COUNTS, signal);
     const head: ManifestHead = {
       v: 1,
       sequence,
@@ -77,8 +77,8 @@ export async function sealDay(parts: SealParts, dt: string, signal: AbortSignal)
       revision: revisions.length + 1,
       objects: list.objects,
       bytes: list.bytes,
-      unlisted: Number(counts?.['unlisted']),
-      missing: Number(counts?.['missing']),
+      unlisted,
+      missing,
       list: { key: listKey(place), sha256: list.sha256 },
       previous: await previousOf(parts, places.at(-1), signal),
       closedAt: iso(now()),
@@ -125,44 +125,66 @@ async function writeSealed(
   await finished(stream);
 }
 
-const ROW_COLUMNS = 'key, size_bytes, sha256';
+interface Compared {
+  /** A Parquet file with what is to be sealed. */
+  readonly news: string;
+  readonly unlisted: number;
+  readonly missing: number;
+}
 
-/** Of each key one row: the latest, should there be more. */
-async function viewsOf(
+/** Compares objects, rows and what is sealed already, a join at a time. Of each key one row counts: the latest. */
+async function compare(
   { duck }: Pick<FlushParts, 'duck'>,
-  listing: string,
-  rows: readonly string[],
-  sealed: string,
+  work: string,
+  { listing, rows, sealed }: { readonly listing: string; readonly rows: readonly string[]; readonly sealed: string },
   signal: AbortSignal,
-): Promise<string> {
+): Promise<Compared> {
+  const files = Object.fromEntries(
+    ['objects', 'rows', 'sealed', 'there', 'news'].map((name) => [name, join(work, `${name}.parquet`)]),
+  );
+  const path = (name: string): string => files[name] ?? '';
+  const table = (name: string): string => `read_parquet(${sqlText(path(name))})`;
   const none = '(SELECT NULL::VARCHAR AS key, NULL::BIGINT AS size_bytes, NULL::VARCHAR AS sha256 WHERE false)';
   const source = rows.length === 0 ? none : fromParquet(rows);
   const latest = `SELECT key, arg_max(size_bytes, archived_at) AS size_bytes, arg_max(sha256, archived_at) AS sha256
     FROM ${source} GROUP BY key`;
   const once = rows.length === 0 ? source : await onceEach(duck, source, latest, signal);
-  return `
-    CREATE OR REPLACE TEMP VIEW seal_objects AS SELECT key FROM ${fromNdjson(listing, LISTING_COLUMNS)};
-    CREATE OR REPLACE TEMP VIEW seal_rows AS SELECT ${ROW_COLUMNS} FROM ${once};
-    CREATE OR REPLACE TEMP VIEW seal_sealed AS SELECT key FROM ${fromNdjson(sealed, [{ name: 'key', type: 'VARCHAR' }])};`;
+  const keys = [{ name: 'key', type: 'VARCHAR' }] as const;
+  await toParquet(duck, `SELECT key FROM ${fromNdjson(listing, LISTING_COLUMNS)}`, path('objects'), signal);
+  await toParquet(duck, `SELECT key, size_bytes, sha256 FROM ${once}`, path('rows'), signal);
+  await toParquet(duck, `SELECT key FROM ${fromNdjson(sealed, keys)}`, path('sealed'), signal);
+  await toParquet(
+    duck,
+    `SELECT r.* FROM ${table('rows')} AS r SEMI JOIN ${table('objects')} AS o ON r.key = o.key`,
+    path('there'),
+    signal,
+  );
+  await toParquet(
+    duck,
+    `SELECT t.* FROM ${table('there')} AS t ANTI JOIN ${table('sealed')} AS s ON t.key = s.key`,
+    path('news'),
+    signal,
+  );
+  const [counts] = await duck.rows(
+    `SELECT (SELECT count(*) FROM ${table('objects')}) AS objects, (SELECT count(*) FROM ${table('rows')}) AS n,
+       (SELECT count(*) FROM ${table('there')}) AS there`,
+    signal,
+  );
+  const count = (name: string): number => Number(counts?.[name]);
+  return { news: path('news'), unlisted: count('objects') - count('there'), missing: count('n') - count('there') };
 }
-
-const NEW_OBJECTS = `
-  SELECT ${ROW_COLUMNS} FROM seal_rows SEMI JOIN seal_objects USING (key) ANTI JOIN seal_sealed USING (key) ORDER BY key`;
-
-const COUNTS = `
-  SELECT (SELECT count(*) FROM seal_objects ANTI JOIN seal_rows USING (key)) AS unlisted,
-    (SELECT count(*) FROM seal_rows ANTI JOIN seal_objects USING (key)) AS missing`;
 
 /** Writes what is to be sealed, in key order. */
 async function writeList(
   { duck }: Pick<FlushParts, 'duck'>,
+  news: string,
   path: string,
   signal: AbortSignal,
 ): Promise<{ readonly objects: number; readonly bytes: number; readonly sha256: string }> {
   const digest = new ListDigest();
   let [objects, bytes] = [0, 0];
   async function* lines(): AsyncIterable<string> {
-    for await (const page of duck.stream(NEW_OBJECTS, signal)) {
+    for await (const page of pagesByKey(duck, news, '', signal)) {
       let text = '';
       for (const row of page) {
         const object = { key: String(row['key']), size: Number(row['size_bytes']), sha256: String(row['sha256']) };

@@ -7,11 +7,11 @@ import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { tablePrefix } from './catalog-keys.ts';
 import { appsOf, kindFoldersOf } from './days.ts';
 import { type Duck, fromNdjson, fromParquet, sqlText } from './duck.ts';
+import { onceEach, outOfMemory, pagesByKey, toParquet } from './large-queries.ts';
 import { listKey } from './manifest.ts';
 import type { ChainLink } from './manifest-chain.ts';
 import { readManifest } from './manifest-list.ts';
 import { downloadRows } from './manifest-rows.ts';
-import { onceEach } from './once-each.ts';
 import type { AnyRow } from './table.ts';
 import type { DayState, Difference, Witnesses } from './verify-judge.ts';
 
@@ -43,9 +43,6 @@ export interface Compared {
   /** Objects to be read. */
   readonly planned: number;
 }
-
-/** Objects planned in one go. */
-const PAGE = 2_000;
 
 const LISTING_COLUMNS = [
   { name: 'key', type: 'VARCHAR' },
@@ -94,9 +91,9 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
       modified: lastModified ?? 0,
     }));
     const sources = { listing, rows: paths, sealed };
-    await duck.run(await joinStatement(duck, sources, lists.spoilt, joined, signal), signal);
+    await outOfMemory(duck, signal, () => joinAll(duck, sources, lists.spoilt, joined, signal));
     await Promise.all([listing, sealed, ...paths].map((path) => rm(path, { force: true })));
-    await duck.run(planStatement(seed), signal);
+    await toParquet(duck, planQuery(seed), plan, signal);
     const [counts] = await duck.rows(
       `SELECT count(row_sha256) AS n, count(sealed_sha256) AS sealed FROM read_parquet(${sqlText(joined)})`,
       signal,
@@ -111,11 +108,10 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
     };
   }
 
-  /** Those that lack a witness, in key order. */
+  /** Those that lack a witness. */
   async function* incomplete(signal: AbortSignal): AsyncIterable<Witnesses> {
     const query = `SELECT * FROM read_parquet(${sqlText(joined)})
-      WHERE listed_bytes IS NULL OR row_sha256 IS NULL OR (sealed_sha256 IS NULL AND dt < ${sqlText(days.closeNext)})
-      ORDER BY key`;
+      WHERE listed_bytes IS NULL OR row_sha256 IS NULL OR (sealed_sha256 IS NULL AND dt < ${sqlText(days.closeNext)})`;
     for await (const page of duck.stream(query, signal)) yield* page.map(witnessesOf);
   }
 
@@ -130,14 +126,7 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
 
   /** Those to be read behind a key, in key order, a page at a time. */
   async function* planned(after: string, signal: AbortSignal): AsyncIterable<Witnesses> {
-    for (let last = after; ; ) {
-      const query = `SELECT * FROM read_parquet(${sqlText(plan)}) WHERE key > ${sqlText(last)} ORDER BY key LIMIT ${PAGE}`;
-      const page = (await duck.rows(query, signal)).map(witnessesOf);
-      yield* page;
-      const end = page.at(-1);
-      if (end === undefined || page.length < PAGE) return;
-      last = end.key;
-    }
+    for await (const page of pagesByKey(duck, plan, after, signal)) yield* page.map(witnessesOf);
   }
 
   /** Those of some keys that are to be read. */
@@ -147,10 +136,10 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
     return (await duck.rows(query, signal)).map(witnessesOf);
   }
 
-  return { gather, incomplete, left, planned, some };
+  return { gather, incomplete, left, planned, some, planPath: plan };
 
   /** Everything is read that looks wrong; of the rest what was asked for. */
-  function planStatement(seed: string): string {
+  function planQuery(seed: string): string {
     const { sample } = scope;
     const source = `read_parquet(${sqlText(joined)})`;
     const isReadable = '(listed_bytes IS NOT NULL AND (row_sha256 IS NOT NULL OR sealed_sha256 IS NOT NULL))';
@@ -161,8 +150,7 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
       sample === undefined
         ? 'true'
         : `key IN (SELECT key FROM ${source} WHERE ${isReadable} ORDER BY md5(key || ${sqlText(seed)}) LIMIT ${sample})`;
-    return `COPY (SELECT * FROM ${source} WHERE ${isReadable} AND (${isOdd} OR ${drawn}) ORDER BY key)
-      TO ${sqlText(plan)} (FORMAT parquet)`;
+    return `SELECT * FROM ${source} WHERE ${isReadable} AND (${isOdd} OR ${drawn})`;
   }
 
   async function gatherSealed(
@@ -234,49 +222,67 @@ function counted({ objects, bytes }: { readonly objects: number; readonly bytes:
   return `${objects} objects, ${bytes} bytes`;
 }
 
-const NO_ROWS = `(SELECT NULL::VARCHAR AS key, NULL::BIGINT AS size_bytes, NULL::VARCHAR AS sha256, NULL::VARCHAR AS etag,
-  NULL::VARCHAR AS app_id, NULL::VARCHAR AS media_id WHERE false)`;
-
-/** Two rows of one key that do not agree make a row that agrees with nothing. */
-async function joinStatement(
+/**
+ * Puts listing, rows and sealed lines of each key together. Step by step, each through a file: one join is as much as the
+ * memory that DuckDB is given holds.
+ */
+async function joinAll(
   duck: Duck,
   { listing, rows, sealed }: { readonly listing: string; readonly rows: readonly string[]; readonly sealed: string },
   spoilt: readonly number[],
   target: string,
   signal: AbortSignal,
-): Promise<string> {
-  const both = (column: string): string =>
-    `CASE WHEN min(${column}) = max(${column}) THEN min(${column}) ELSE min(${column}) || ' ' || max(${column}) END AS ${column}`;
-  const catalogued = rows.length === 0 ? NO_ROWS : fromParquet(rows);
-  const lines = fromNdjson(sealed, SEALED_COLUMNS);
-  const oneRow = await onceEach(
+): Promise<void> {
+  const [one, two, three] = [`${target}.1`, `${target}.2`, `${target}.3`];
+  await toParquet(duck, `SELECT * FROM ${fromNdjson(listing, LISTING_COLUMNS)}`, one, signal);
+  await toParquet(duck, `SELECT ${ROW_COLUMNS} FROM ${await oneRowEach(duck, rows, signal)}`, two, signal);
+  await toParquet(
     duck,
-    catalogued,
-    `SELECT key, max(size_bytes) AS size_bytes, ${both('sha256')}, max(etag) AS etag, max(app_id) AS app_id,
-       max(media_id) AS media_id FROM ${catalogued} GROUP BY key`,
+    `SELECT coalesce(l.key, r.key) AS key, l.size_bytes AS listed_bytes, l.etag AS listed_etag, modified,
+       r.size_bytes AS row_bytes, r.sha256 AS row_sha256, r.etag AS row_etag, app_id, media_id
+     FROM ${parquet(one)} AS l FULL JOIN ${parquet(two)} AS r ON l.key = r.key`,
+    three,
     signal,
   );
-  const oneLine = await onceEach(
-    duck,
-    lines,
-    `SELECT key, arg_min(size_bytes, sequence) AS size_bytes, arg_min(sha256, sequence) AS sha256,
-       min(sequence) AS sequence FROM ${lines} GROUP BY key`,
-    signal,
-  );
+  await toParquet(duck, `SELECT * FROM ${await oneLineEach(duck, sealed, signal)}`, one, signal);
   const isIntact = spoilt.length === 0 ? 'true' : `m.sequence NOT IN (${spoilt.join(', ')})`;
-  return `COPY (
-    SELECT coalesce(c.key, m.key) AS key,
-      regexp_extract(coalesce(c.key, m.key), '/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/', 1) AS dt,
-      listed_bytes, listed_etag, modified, row_bytes, row_sha256, row_etag, app_id, media_id,
-      m.size_bytes AS sealed_bytes, m.sha256 AS sealed_sha256, (${isIntact})::INTEGER AS is_intact
-    FROM (
-      SELECT coalesce(l.key, r.key) AS key, l.size_bytes AS listed_bytes, l.etag AS listed_etag, l.modified AS modified,
-        r.size_bytes AS row_bytes, r.sha256 AS row_sha256, r.etag AS row_etag, app_id, media_id
-      FROM ${fromNdjson(listing, LISTING_COLUMNS)} AS l FULL JOIN ${oneRow} AS r ON l.key = r.key
-    ) AS c
-    FULL JOIN ${oneLine} AS m ON c.key = m.key
-    ORDER BY 1
-  ) TO ${sqlText(target)} (FORMAT parquet)`;
+  await toParquet(
+    duck,
+    `SELECT coalesce(c.key, m.key) AS key, c.* EXCLUDE (key),
+       regexp_extract(coalesce(c.key, m.key), '/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/', 1) AS dt, m.size_bytes AS sealed_bytes, m.sha256 AS sealed_sha256,
+       (${isIntact})::INTEGER AS is_intact
+     FROM ${parquet(three)} AS c FULL JOIN ${parquet(one)} AS m ON c.key = m.key`,
+    target,
+    signal,
+  );
+  await Promise.all([one, two, three].map((path) => rm(path)));
+}
+
+const ROW_COLUMNS = 'key, size_bytes, sha256, etag, app_id, media_id';
+
+function parquet(path: string): string {
+  return `read_parquet(${sqlText(path)})`;
+}
+
+const NO_ROWS = `(SELECT NULL::VARCHAR AS key, NULL::BIGINT AS size_bytes, NULL::VARCHAR AS sha256, NULL::VARCHAR AS etag,
+  NULL::VARCHAR AS app_id, NULL::VARCHAR AS media_id WHERE false)`;
+
+/** Two rows of one key that do not agree make a row that agrees with nothing. */
+function oneRowEach(duck: Duck, rows: readonly string[], signal: AbortSignal): Promise<string> | string {
+  if (rows.length === 0) return NO_ROWS;
+  const source = fromParquet(rows);
+  const hash = "CASE WHEN min(sha256) = max(sha256) THEN min(sha256) ELSE min(sha256) || ' ' || max(sha256) END";
+  const chosen = `SELECT key, max(size_bytes) AS size_bytes, ${hash} AS sha256, max(etag) AS etag, max(app_id) AS app_id,
+    max(media_id) AS media_id FROM ${source} GROUP BY key`;
+  return onceEach(duck, source, chosen, signal);
+}
+
+/** What was sealed first counts. */
+function oneLineEach(duck: Duck, sealed: string, signal: AbortSignal): Promise<string> {
+  const source = fromNdjson(sealed, SEALED_COLUMNS);
+  const chosen = `SELECT key, arg_min(size_bytes, sequence) AS size_bytes, arg_min(sha256, sequence) AS sha256,
+    min(sequence) AS sequence FROM ${source} GROUP BY key`;
+  return onceEach(duck, source, chosen, signal);
 }
 
 function witnessesOf(row: AnyRow): Witnesses {

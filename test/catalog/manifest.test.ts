@@ -165,6 +165,14 @@ test('an erased line leaves a list intact, an altered, added, removed or moved o
   expect((await readManifest(files, folder, head, () => undefined, never)).isIntact).toBe(false);
 });
 
+test('a head that counts otherwise than its list is told by it', async () => {
+  await archive.add(2);
+  const head = sealed(await archive.close());
+  const { files, folder } = archive;
+  for (const other of [{ objects: 3 }, { bytes: 81 }])
+    expect((await readManifest(files, folder, { ...head, ...other }, () => undefined, never)).isIntact).toBe(false);
+});
+
 test('a line is read back as it was written, and what is no line is none', () => {
   const object = { key: 'media/app=wx/a "b" \u2028 中.jpg', size: 3, sha256: 'a'.repeat(64) };
   expect(parseLine(JSON.stringify(object))).toEqual(object);

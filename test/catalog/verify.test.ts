@@ -105,7 +105,7 @@ test('each thing that was changed is found and told apart', async () => {
   await archive.overwrite(both, Buffer.alloc(40, 2));
   await archive.alterRows(`key = '${both}'`, `'${other}' AS sha256`);
   await archive.overwrite(bare, await archive.read(bare), { 'media-id': 'another' });
-  const result = await verify('--all');
+  const result = await verify('--sample', '1');
   expect(result.code).toBe(1);
   const expected = [
     `sha256* ${same}`,
@@ -118,7 +118,10 @@ test('each thing that was changed is found and told apart', async () => {
     `metadata* ${bare}`,
     `metadata* ${bare}`,
   ].toSorted();
-  expect(told(result)).toEqual(expected);
+  // Whatever looks wrong is read, drawn or not. What an object says of itself only reading tells.
+  const isSeen = (line: string): boolean => !line.startsWith('metadata');
+  expect(told(result).filter(isSeen)).toEqual(expected.filter(isSeen));
+  expect(told(await verify('--all'))).toEqual(expected);
   const row = result.rows().find(({ difference }) => difference === 'sha256');
   expect(row).toMatchObject({ key: [same, both].includes(String(row?.['key'])) ? row?.['key'] : '', sealed: true });
   expect((await reports()).at(-1)?.counts).toMatchObject({ 'catalog-altered': 3, sha256: 2, missing: 1, size: 1 });
