@@ -249,8 +249,8 @@ export const VARIABLES = {
   CATALOG_MEMORY: variable({
     parse: (text) => atLeast(byteSize(text), 64 * MIB),
     expected: 'a size of 64MiB or more',
-    example: '192MiB',
-    default: '192MiB',
+    example: '128MiB',
+    default: '128MiB',
   }),
   CATALOG_FOLDER: variable({
     parse: nonEmpty,

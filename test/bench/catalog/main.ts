@@ -16,7 +16,7 @@ const { values } = parseArgs({
     apps: { type: 'string', default: '1' },
     days: { type: 'string', default: '1' },
     'flush-rows': { type: 'string', default: '10000' },
-    memory: { type: 'string', default: '192MiB' },
+    memory: { type: 'string', default: '128MiB' },
     listing: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
