@@ -15,7 +15,7 @@ import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
 import { createCodeRedeemer } from '../src/operate/code-redeemer.ts';
 import { judgeHealth } from '../src/operate/health.ts';
-import { type HealthServer, startHealthServer } from '../src/operate/health-server.ts';
+import type { HealthServer } from '../src/operate/health-server.ts';
 import { logJobEvent } from '../src/operate/job-log.ts';
 import { createMetrics } from '../src/operate/metrics.ts';
 import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
@@ -51,6 +51,7 @@ import { createTokenSource } from '../src/weixin/credentials/token-source.ts';
 import { createHttpPool } from '../src/weixin/http.ts';
 import { createVideoDownloader } from '../src/weixin/video-url.ts';
 import { createWeixinClient } from '../src/weixin/weixin-client.ts';
+import { serveHealth } from './serve-health.ts';
 import { StartupError } from './startup-error.ts';
 
 const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
@@ -211,7 +212,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   }, HEARTBEAT_MS);
 
   try {
-    health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
+    health = await serveHealth(worker, {
       ...judgeHealth({
         working: () => ready,
         connected: () => redis.status === 'ready',
@@ -220,11 +221,6 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
         elapsed,
       }),
       metrics: () => metrics.render(),
-    }).catch((error: unknown) => {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
-      throw new StartupError(
-        `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
-      );
     });
     const refused = await awaitRedis(redis, config.redis, log, stop);
     if (refused !== undefined) throw new StartupError(refused);

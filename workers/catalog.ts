@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../src/abort.ts';
 import { createCatalogTurn, UPKEEP_EVERY_MS } from '../src/catalog/catalog-turn.ts';
 import { openDuck } from '../src/catalog/duck.ts';
 import { createTombstones, withoutErased } from '../src/catalog/erase-tombstones.ts';
@@ -15,7 +16,7 @@ import type { Logger } from '../src/log.ts';
 import { logCatalogEvent } from '../src/operate/catalog-log.ts';
 import { createCatalogMetrics } from '../src/operate/catalog-metrics.ts';
 import { judgeHealth } from '../src/operate/health.ts';
-import { type HealthServer, startHealthServer } from '../src/operate/health-server.ts';
+import type { HealthServer } from '../src/operate/health-server.ts';
 import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
 import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
@@ -27,6 +28,7 @@ import { addFence } from '../src/store/fence.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, SECOND } from '../src/time.ts';
+import { serveHealth } from './serve-health.ts';
 import { StartupError } from './startup-error.ts';
 
 /** How often it is looked whether a flush is due. */
@@ -96,37 +98,40 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   // Run
   let ready = false;
   let lastTurnAt = elapsed();
+  let isAtWork = false;
   let upkeptAt = Number.NEGATIVE_INFINITY;
   let health: HealthServer | undefined;
   const beat = setInterval(() => void syncClock().catch(() => undefined), CLOCK_EVERY_MS);
   try {
-    health = await startHealthServer(worker.metricsHost, worker.metricsPort, {
+    health = await serveHealth(worker, {
       ...judgeHealth({
         working: () => ready,
         connected: () => redis.status === 'ready',
         pulse,
-        lastTurnAt: () => lastTurnAt,
+        // Merging a large day takes minutes; whatever it waits for has a limit of its own.
+        lastTurnAt: () => (isAtWork ? elapsed() : lastTurnAt),
         elapsed,
       }),
       metrics: () => metrics.render(),
-    }).catch((error: unknown) => {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
-      throw new StartupError(
-        `METRICS_PORT ${worker.metricsPort} on ${worker.metricsHost} can't be listened on (${code}): set METRICS_PORT to a free port`,
-      );
     });
     const refused = await awaitRedis(redis, config.redis, log, stop);
     if (refused !== undefined) throw new StartupError(refused);
-    await syncClock().catch((error: unknown) => log.warn({ err: error }, 'Redis does not tell its time'));
+    await orAbort(syncClock(), stop).catch((error: unknown) =>
+      log.warn({ err: error }, 'Redis does not tell its time'),
+    );
     ready = true;
     log.info({ bucket, metricsPort: health.port }, 'catalog started');
+    let running: Promise<void> = Promise.resolve();
     while (!stop.aborted) {
-      await attempt(stop, false);
+      running = attempt(stop, false);
+      // A Redis that is away answers nobody.
+      await orAbort(running, stop).catch(() => undefined);
       lastTurnAt = elapsed();
       await sleep(LOOK_EVERY_MS, undefined, { signal: stop }).catch(() => undefined);
     }
     ready = false;
     log.info('catalog stops');
+    await within(CLOSE_TIMEOUT_MS, running);
     const grace = AbortSignal.timeout(Math.max(1, worker.shutdownGraceMs));
     await within(worker.shutdownGraceMs + CLOSE_TIMEOUT_MS, attempt(grace, true));
   } catch (error) {
@@ -157,6 +162,7 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
         signal,
         async (held, confirm) => {
           confirmLease = confirm;
+          isAtWork = true;
           await turn.flushAll(held);
           if (!mustKeepUp) return;
           await turn.upkeep(held);
@@ -164,6 +170,7 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
         },
       );
     } catch (error) {
+      isAtWork = false;
       if (signal.aborted) return;
       metrics.observeFailure();
       const facts =
@@ -173,6 +180,8 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
       if (error instanceof LeaseLostError) log.warn('the lease of the catalog was lost');
       else log.error(facts, 'a turn of the catalog failed: it is tried again');
       await sleep(LOOK_EVERY_MS * 5, undefined, { signal }).catch(() => undefined);
+    } finally {
+      isAtWork = false;
     }
   }
 }

@@ -4,10 +4,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../src/abort.ts';
 import { daysBetween } from '../src/catalog/days.ts';
 import { type DeriveSource, derivedKey, derivedMetadata, writeSources } from '../src/catalog/derived-files.ts';
 import type { DerivedRow } from '../src/catalog/derived-table.ts';
 import { openDuck } from '../src/catalog/duck.ts';
+import { createTombstones } from '../src/catalog/erase-tombstones.ts';
 import { createOutbox } from '../src/catalog/outbox.ts';
 import type { ConfigWithStore } from '../src/config.ts';
 import { type DerivedFile, deriveFile } from '../src/derive/derive.ts';
@@ -17,6 +19,7 @@ import { SOURCES, sourceOfType } from '../src/derive/recipes.ts';
 import { FAILURES, FailureError } from '../src/failure.ts';
 import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
+import { MEDIA_VARIANTS, mediaJobId } from '../src/media/media-job.ts';
 import { awaitRedis } from '../src/operate/redis-at-start.ts';
 import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
@@ -67,6 +70,7 @@ export async function runDerive(
   const keys = redisKeys(config.redis.prefix);
   const files = createBucketFiles({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
   const outbox = createOutbox(redis, keys, now);
+  const tombstones = createTombstones(redis, keys);
   /** When what failed may be tried again, by the stopwatch; and what was made, until the catalog has its row. */
   const notBefore = new Map<string, number>();
 
@@ -76,7 +80,8 @@ export async function runDerive(
     if (refused !== undefined) throw new StartupError(refused);
     log.info({ ffmpeg: ffmpeg.version, bucket: storeConfig.bucket }, 'derive started');
     while (!stop.aborted) {
-      await turn();
+      // A Redis that is away answers nobody.
+      await orAbort(turn(), stop).catch(() => undefined);
       await sleep(catalog.flushMs, undefined, { signal: stop }).catch(() => undefined);
     }
   } catch (error) {
@@ -126,6 +131,7 @@ export async function runDerive(
     const recipes: readonly string[] = sourceOfType(mediaType)?.recipes ?? [];
     if (recipes.every((recipe) => source.recipes.includes(recipe))) return;
     if ((notBefore.get(key) ?? 0) > elapsed()) return;
+    if (await isErased(source)) return;
     const work = await mkdtemp(join(folder, 'media-'));
     try {
       const inputPath = join(work, 'media');
@@ -150,6 +156,12 @@ export async function runDerive(
         const row = rowOf(source, file);
         const put = await files.putFile(row.key, file.path, file.contentType, signal, derivedMetadata(row));
         if (!put.ok) throw new FailureError(put.failure);
+        // An erasure that has looked by now finds no more of it.
+        if (await isErased(source)) {
+          const removed = await files.removeVersions(row.key, signal);
+          if (!removed.ok) throw new FailureError(removed.failure);
+          return;
+        }
         await outbox.derived(row);
         log.info({ key: row.key, source: key, recipe: row.recipe, sizeBytes: row.size_bytes }, 'derived');
       }
@@ -158,6 +170,13 @@ export async function runDerive(
     } finally {
       await rm(work, { recursive: true, force: true });
     }
+  }
+
+  async function isErased({ app_id: appId, media_id: mediaId, variant }: DeriveSource): Promise<boolean> {
+    const rendering = MEDIA_VARIANTS.find((one) => one === variant);
+    const id = mediaJobId({ appId, mediaId, ...(rendering === undefined ? {} : { variant: rendering }) });
+    const [erased] = await tombstones.has([id]);
+    return erased === true;
   }
 
   function rowOf(source: DeriveSource, file: DerivedFile): DerivedRow {

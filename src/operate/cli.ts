@@ -78,11 +78,7 @@ async function main(argv: readonly string[]): Promise<number> {
   );
   catalogCommand.action(() => run(import('./catalog.ts').then(({ catalog }) => catalog(configOf('store')))));
 
-  command(
-    catalogCommand,
-    'rebuild',
-    'Makes the rows of media, derived files and dead letters anew from the bucket alone.',
-  )
+  command(catalogCommand, 'rebuild', 'Makes the rows of media, derived files and dead letters anew from the bucket.')
     .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
     .option('--until <time>', 'of days up to this one', instant)
     .option('--app <appId>', 'of this account', ownAppId)

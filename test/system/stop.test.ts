@@ -5,6 +5,7 @@ import { mediaJobId } from '../../src/media/media-job.ts';
 import { laneOf } from '../../src/queue/lane.ts';
 import { parseStoredJob } from '../../src/queue/stored-job.ts';
 import { eventually } from '../support/eventually.ts';
+import { INSTALL_TIMEOUT_MS, provideFfmpeg } from '../support/ffmpeg.ts';
 import { expectEachEndedOnce } from '../support/final-state.ts';
 import { APP_ID } from '../support/jobs.ts';
 import {
@@ -187,6 +188,24 @@ describe('SIGTERM', () => {
     });
     await Promise.all(ends);
   });
+
+  test.each(['catalog', 'derive'] as const)(
+    'ends %s too when Redis is gone or frozen',
+    async (name) => {
+      if (name === 'derive') await provideFfmpeg();
+      const settings = { SHUTDOWN_GRACE_SECONDS: '1', WORKER_LOCK_SECONDS: '1', CATALOG_FLUSH_SECONDS: '0.05' };
+      await using gone = await openStack({ ownRedis: true, env: settings });
+      await using frozen = await openStack({ ownRedis: true, env: settings });
+      const running = [gone, frozen].map((stack) => stack[name]());
+      await Promise.all(running.map((one) => one.said(`"msg":"${name} started"`)));
+      await gone.redisServer().stop();
+      frozen.redisServer().process.kill('SIGSTOP');
+      await running[0]?.said('Redis connection error');
+      expect(await Promise.all(running.map(terminate))).toEqual([0, 0]);
+      frozen.redisServer().process.kill('SIGCONT');
+    },
+    INSTALL_TIMEOUT_MS,
+  );
 
   test('a second time ends the worker at once, and what it held is done by another', async () => {
     await using stack = await openStack({ env: { ...env, WORKER_LOCK_SECONDS: '2' } });
