@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { copyFile, mkdir, opendir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
-import { finished } from 'node:stream/promises';
+import { pipeline } from 'node:stream/promises';
+import { FailureError } from '../failure.ts';
 import { iso } from '../time.ts';
 import { VERSION } from '../version.ts';
 import { tablePrefix } from './catalog-keys.ts';
@@ -90,6 +91,7 @@ export async function exportBag(
     bytes += row.size_bytes;
     parts.onObject();
   });
+  await removeUnlisted(join(folder, 'data'), rows, objects - problems);
   if (problems === 0) await writeTagFiles(selection, rows, { objects, bytes }, folder, parts.now());
   return { objects, bytes, kept, problems };
 }
@@ -151,6 +153,8 @@ async function putObject(
   if ((await problemOf(path, row)) === undefined) return 'kept';
   await mkdir(dirname(path), { recursive: true });
   const fetched = await files.getFile(row.key, `${path}.fetched`, signal);
+  // Of the disk, not the store: no other object would fare better.
+  if (!fetched.ok && fetched.failure.code === 'unclassified') throw new FailureError(fetched.failure);
   if (!fetched.ok) return 'unread';
   if (!fetched.value) return 'missing';
   const problem = await problemOf(`${path}.fetched`, row);
@@ -160,6 +164,28 @@ async function putObject(
   }
   await rename(`${path}.fetched`, path);
   return 'fetched';
+}
+
+/**
+ * Removes what an earlier run has left in the payload and no row names any more, because it was erased or a kill came while
+ * it was fetched: a bag with a file that its manifest has not is no valid one. Names are held in memory only where there is
+ * such a file.
+ */
+async function removeUnlisted(data: string, rows: string, listed: number): Promise<void> {
+  let count = 0;
+  for await (const _ of filesBelow(data)) count += 1;
+  if (count <= listed) return;
+  const keys = new Set<string>();
+  for await (const { key } of rowsIn(rows)) keys.add(key);
+  for await (const path of filesBelow(data)) if (!keys.has(relative(data, path))) await rm(path);
+}
+
+async function* filesBelow(folder: string): AsyncIterable<string> {
+  const entries = await opendir(folder, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    return undefined;
+  });
+  for await (const entry of entries ?? []) if (!entry.isDirectory()) yield join(entry.parentPath, entry.name);
 }
 
 /** What is wrong with a file; `undefined` when it is what the row says. */
@@ -202,14 +228,14 @@ async function writeTagFiles(
   await writeWhole(join(folder, 'bagit.txt'), 'BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n');
   await writeWhole(join(folder, 'bag-info.txt'), info.map(([label, value]) => `${label}: ${value}\n`).join(''));
 
-  const manifest = createWriteStream(join(folder, 'manifest-sha256.txt.part'));
-  for await (const { key, sha256 } of rowsIn(rows)) manifest.write(`${sha256}  data/${encoded(key)}\n`);
-  manifest.end();
-  await finished(manifest);
+  async function* lines(): AsyncIterable<string> {
+    for await (const { key, sha256 } of rowsIn(rows)) yield `${sha256}  data/${encoded(key)}\n`;
+  }
+  await pipeline(lines, createWriteStream(join(folder, 'manifest-sha256.txt.part')));
   await rename(join(folder, 'manifest-sha256.txt.part'), join(folder, 'manifest-sha256.txt'));
   const tags = ['bag-info.txt', 'bagit.txt', 'manifest-sha256.txt', ROWS_FILE, SELECTION_FILE];
-  const lines = await Promise.all(tags.map(async (name) => `${await sha256Of(join(folder, name))}  ${name}\n`));
-  await writeWhole(join(folder, 'tagmanifest-sha256.txt'), lines.join(''));
+  const sums = await Promise.all(tags.map(async (name) => `${await sha256Of(join(folder, name))}  ${name}\n`));
+  await writeWhole(join(folder, 'tagmanifest-sha256.txt'), sums.join(''));
 }
 
 /** As RFC 8493 has it in 2.1.3. */

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { exportBag, ForeignFolderError } from '../catalog/bagit.ts';
 import type { ConfigWithStore } from '../config.ts';
+import { FailureError } from '../failure.ts';
 import { stopOnSignals } from '../lifecycle.ts';
 import { dayOf } from '../store/object-keys.ts';
 import { iso } from '../time.ts';
@@ -64,6 +65,8 @@ export async function exportMedia(config: ConfigWithStore, options: ExportOption
     if (error instanceof ForeignFolderError) throw new CommandError(error.message, EXIT.usage);
     if (error instanceof Error && 'syscall' in error)
       throw new CommandError(`${folder} can't be written: ${error.message}`);
+    if (error instanceof FailureError && error.failure.code === 'unclassified')
+      throw new CommandError(`${folder} can't be written: ${error.failure.detail ?? 'unknown'}`);
     throw error;
   } finally {
     stop.release();

@@ -87,6 +87,18 @@ test('an app becomes a bag over all its days', async () => {
   expect(await mistakesIn(bag)).toEqual([]);
 });
 
+test('what the catalog has no row of any more is not left in a bag', async () => {
+  const bag = join(archive.folder, 'erased');
+  expect((await exported(bag, '--dt', DT)).code).toBe(0);
+  const folder = join(bag, 'data/media/app=wx0123456789abcdef/kind=image', `dt=${DT}`);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'erased-since.jpg'), 'a person');
+  await writeFile(join(folder, 'killed.jpg.fetched.part'), 'half');
+  expect(await mistakesIn(bag)).toHaveLength(3);
+  expect((await exported(bag, '--dt', DT)).rows().at(-1)).toMatchObject({ objects: 12, kept: 12, problems: 0 });
+  expect(await mistakesIn(bag)).toEqual([]);
+});
+
 test('a folder that holds something else is refused, and left as it is', async () => {
   const bag = join(archive.folder, 'foreign');
   await mkdir(bag);
