@@ -49,7 +49,8 @@ export async function eraseObjects(
     ['deadLetters', `${DEAD_LETTER_PREFIX}app=${NO_APP}/`],
   ];
   if (wanted.mediaIds.size === 0 && wanted.letterKeys.size === 0) return counts;
-  counts.uploads = await sweep.abortUploads(`media/${app}`, wanted.isKey, dryRun, signal);
+  for (const prefix of [`media/${app}`, `derived/${app}`])
+    counts.uploads += await sweep.abortUploads(prefix, wanted.isKey, dryRun, signal);
   for (const [kind, prefix] of folders) {
     await inParallel(AT_ONCE, wantedKeys(files, prefix, wanted, signal), async ({ key, versions }) => {
       const removed = dryRun ? undefined : await files.removeVersions(key, signal);

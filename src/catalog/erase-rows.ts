@@ -98,6 +98,9 @@ export async function eraseRows(
   }
 }
 
+/** Their rows have no openId: nobody is found by them, so they go before whatever else tells whose a media is. */
+export const NAMELESS: readonly TableName[] = ['accepted', 'derived'];
+
 /** True for a partition in which a row of the app may lie. */
 export function mayHold({ table, app }: Partition, { appId }: Pick<Wanted, 'appId'>): boolean {
   return app === undefined || app === appId || (table === 'dead-letters' && app === NO_APP);

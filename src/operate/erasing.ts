@@ -6,11 +6,13 @@ import { eraseManifestLines, isManifestList, MANIFESTS_PREFIX } from '../catalog
 import { eraseObjects } from '../catalog/erase-objects.ts';
 import { rewriteOutbox, searchOutbox } from '../catalog/erase-outbox.ts';
 import { eraseFromReports, REPORTS_PREFIX } from '../catalog/erase-reports.ts';
-import { eraseRows, mayHold, ROWS_IN_ORDER } from '../catalog/erase-rows.ts';
+import { eraseRows, mayHold, NAMELESS, ROWS_IN_ORDER } from '../catalog/erase-rows.ts';
 import { searchBucket } from '../catalog/erase-search.ts';
 import { createTombstones, withoutErased } from '../catalog/erase-tombstones.ts';
 import type { Wanted } from '../catalog/erase-wanted.ts';
 import { createOutboxReader } from '../catalog/outbox-reader.ts';
+import { finishReplacements } from '../catalog/replace-files.ts';
+import type { TableName } from '../catalog/table.ts';
 import { eraseJobs, eraseMarkers, findJobs, grepRedis, jobIdsOf } from '../queue/erase-jobs.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
@@ -85,12 +87,21 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
     observe: () => undefined,
   });
 
+  function ofCatalog(key: string): boolean {
+    const partition = partitionOfKey(key);
+    return partition !== undefined && mayHold(partition, wanted);
+  }
+
+  /** Files whose writer was killed: their parts hold rows, and nobody can look into them. Under the lease nobody is at one. */
+  async function unendedFiles(dryRun: boolean, signal: AbortSignal): Promise<number> {
+    return (
+      (await sweep.abortUploads('catalog/', ofCatalog, dryRun, signal)) +
+      (await sweep.abortUploads(MANIFESTS_PREFIX, isManifestList, dryRun, signal))
+    );
+  }
+
   /** What lies below what is current: nobody needs it, and nobody can look into it by its rows. */
   async function hidden(dryRun: boolean, signal: AbortSignal): Promise<number> {
-    const ofCatalog = (key: string): boolean => {
-      const partition = partitionOfKey(key);
-      return partition !== undefined && mayHold(partition, wanted);
-    };
     return (
       (await sweep.removeHidden('catalog/', ofCatalog, dryRun, signal)) +
       (await sweep.removeHidden(MANIFESTS_PREFIX, isManifestList, dryRun, signal)) +
@@ -120,6 +131,7 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
       listed,
       outboxEntries,
       ...objects,
+      uploads: objects.uploads + (await unendedFiles(true, signal)),
       manifestLines: lines.lines,
       unreadableManifests: lines.unreadable.length,
       reports,
@@ -131,7 +143,13 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
   }
 
   async function remove(onRemoved: (counts: Counts) => Promise<void>, signal: AbortSignal): Promise<Counts> {
-    // First of all: from here on nothing of it comes back.
+    // What names a media and not its person: whose it is may be told by nothing but what goes next, a job that waits, an
+    // object without a row. A job that a worker takes up by now leaves its own row.
+    await finishReplacements(files, signal);
+    for (const table of NAMELESS) await rowsOf(table);
+    await onRemoved({ reports: await eraseFromReports(files, wanted, false, signal) });
+
+    // From here on nothing of it comes back.
     const keepMs = mediaTtlMs + DAY;
     await tombstones.set(jobIdsOf(wanted), keepMs);
     await tombstones.set(wanted.letterIds, keepMs);
@@ -152,16 +170,17 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
     if (Object.values(inTheWay).some((count) => count > 0)) return inTheWay;
 
     const { lines } = await eraseManifestLines({ files, folder }, wanted, false, signal);
-    const reports = await eraseFromReports(files, wanted, false, signal);
-    await onRemoved({ manifestLines: lines, reports });
-    for (const table of ROWS_IN_ORDER) {
-      const { rows, files: catalogFiles } = await eraseRows({ files, duck, folder }, wanted, [table], false, signal);
-      await onRemoved({ rows, catalogFiles });
-    }
-    await onRemoved({ hiddenVersions: await hidden(false, signal) });
+    await onRemoved({ manifestLines: lines });
+    for (const table of ROWS_IN_ORDER) await rowsOf(table);
+    await onRemoved({ hiddenVersions: await hidden(false, signal), uploads: await unendedFiles(false, signal) });
     // What was flushed is gone from the stream, and what came since is little.
     const isRewritten = await rewriteOutbox(redis, keys);
     return isRewritten ? {} : { outboxNotRewritten: 1 };
+
+    async function rowsOf(table: TableName): Promise<void> {
+      const { rows, files: catalogFiles } = await eraseRows({ files, duck, folder }, wanted, [table], false, signal);
+      await onRemoved({ rows, catalogFiles });
+    }
   }
 
   return { search, look, remove };
