@@ -119,7 +119,7 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
     const counts = presentOnly(await erasing.look(NEVER));
     progress.stop();
     output.result({ dryRun: true, media: wanted.mediaIds.size, wouldRemove: counts }, () =>
-      wanted.mediaIds.size === 0 && Object.keys(counts).length === 0
+      Object.keys(counts).length === 0
         ? 'nothing was found'
         : `would erase ${wanted.mediaIds.size} media: ${countsText(counts)}`,
     );
@@ -249,8 +249,9 @@ async function wantedOf(config: ConfigWithStore, options: EraseOptions): Promise
         EXIT.usage,
       );
     }
-    const [text = ''] = openId === '-' ? await linesOf('-') : [openId];
+    const [text = '', ...others] = openId === '-' ? await linesOf('-') : [openId.trim()];
     if (text === '') throw new CommandError('no openId was given', EXIT.usage);
+    if (others.length > 0) throw new CommandError('give one openId: each person is erased by itself', EXIT.usage);
     return createWanted(app, text, policy.type === 'hmac' ? policy.key : undefined);
   }
   const wanted = createWanted(app, undefined);
@@ -264,9 +265,15 @@ async function wantedOf(config: ConfigWithStore, options: EraseOptions): Promise
 
 async function linesOf(path: string): Promise<string[]> {
   const lines: string[] = [];
-  for await (const { text = '' } of textLines(path === '-' ? process.stdin : createReadStream(path), MAX_LINE)) {
-    const trimmed = text.trim();
-    if (trimmed !== '') lines.push(trimmed);
+  try {
+    for await (const { text = '' } of textLines(path === '-' ? process.stdin : createReadStream(path), MAX_LINE)) {
+      const trimmed = text.trim();
+      if (trimmed !== '') lines.push(trimmed);
+    }
+  } catch (error) {
+    if (error instanceof Error && 'syscall' in error)
+      throw new CommandError(`${path} can't be read: ${error.message}`, EXIT.usage);
+    throw error;
   }
   return lines;
 }

@@ -12,7 +12,16 @@ import { catalogRows, filesOf, sorted } from '../support/catalog.ts';
 import { eventually } from '../support/eventually.ts';
 import { APP_ID } from '../support/jobs.ts';
 import { jobsOf, leaveTraces, needlesOf, OPERATOR_KEY, type Person, type Traced } from '../support/person.ts';
-import { dumpRedis, jobOf, keysBelow, logLines, openStack, type Stack, untilIdle } from '../support/stack.ts';
+import {
+  type CommandResult,
+  dumpRedis,
+  jobOf,
+  keysBelow,
+  logLines,
+  openStack,
+  type Stack,
+  untilIdle,
+} from '../support/stack.ts';
 import { bucketState, bucketTexts, traces } from '../support/traces.ts';
 
 const HMAC = { ARCHIVE_OPEN_ID: 'hmac', ARCHIVE_OPEN_ID_KEY: OPERATOR_KEY };
@@ -246,4 +255,18 @@ test('the certificate names nobody', async () => {
     crypto.randomUUID(),
   ]);
   expect(unknown.code).toBe(2);
+}, 60_000);
+
+test('who is to be erased must be plain', async () => {
+  await using stack = await openStack({ env: HMAC });
+  const erase = (args: readonly string[], input = ''): Promise<CommandResult> =>
+    stack.command(['erase', '--app', APP_ID, '--dry-run', ...args], { input });
+  // The second would be taken for erased.
+  const two = await erase(['--open-id', '-'], 'oVictimVictimVictimVictim_-01\noOtherOtherOtherOtherOther_02\n');
+  expect(two).toMatchObject({ code: 2, stdout: '' });
+  expect(two.stderr).toContain('give one openId');
+  const absent = await erase(['--file', 'absent.txt']);
+  expect(absent).toMatchObject({ code: 2 });
+  expect(absent.stderr).toContain("absent.txt can't be read");
+  expect(await erase(['--media-id', 'a-media-of-nobody'])).toMatchObject({ code: 0, stdout: 'nothing was found\n' });
 }, 60_000);
