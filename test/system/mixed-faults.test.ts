@@ -125,8 +125,9 @@ test('of media in every kind of trouble two workers save all that can be saved, 
     const reasons = fate.reason === 'deadline-exceeded' ? [fate.reason, 'media-expired'] : [fate.reason];
     expect(reasons, mediaId).toContain(reason);
     expect(attempts.map(({ failure }) => failure)).toContain(fate.failure);
-    // An attempt for which no token was to be had asks for no media.
-    const asked = attempts.filter(({ failure }) => failure === fate.failure || failure === 'media-expired');
+    // An attempt for which no token was to be had asks for no media; on a slow machine an answer may come too late.
+    const ofAnswers = [fate.failure, 'media-expired', 'weixin-timeout'];
+    const asked = attempts.filter(({ failure }) => ofAnswers.includes(failure));
     if (fate.requests === 'one an attempt') expect(asked, mediaId).toHaveLength(requests);
     else expect(requests).toBeGreaterThanOrEqual(attempts.length);
   }
