@@ -50,6 +50,11 @@ export interface VerifyReport {
   readonly writer: string;
   /** The last head of the chain; `null` where nothing was sealed. Kept elsewhere, it vouches for all that was sealed before. */
   readonly tip: { readonly sequence: number; readonly dt: string; readonly sha256: string } | null;
+  /**
+   * The last head that was found as it was: the next verification looks for it. Not the tip where that has taken the place
+   * of what was vouched for before; such a break is told until it is mended.
+   */
+  readonly vouched: { readonly sequence: number; readonly dt: string; readonly sha256: string } | null;
   readonly manifests: { readonly heads: number; readonly lists: number; readonly erasedLines: number };
   readonly objects: { readonly listed: number; readonly rows: number; readonly sealed: number; readonly read: number };
   /** Objects that are too new for the catalog, or for a manifest. */
@@ -60,11 +65,10 @@ export interface VerifyReport {
   readonly differences: readonly z.output<typeof differenceSchema>[];
 }
 
-const tipSchema = z.object({
-  tip: z.object({ sequence: z.int().positive(), dt: z.string(), sha256: z.string() }).nullable(),
-});
+const tipSchema = z.object({ sequence: z.int().positive(), dt: z.string(), sha256: z.string() });
+const vouchedSchema = z.object({ tip: tipSchema.nullable(), vouched: tipSchema.nullish() });
 
-export type Tip = NonNullable<z.output<typeof tipSchema>['tip']>;
+export type Tip = z.output<typeof tipSchema>;
 
 /** A name for a scope: the same command has the same one. */
 export function scopeName({ sample, since, until, app }: VerifyScope): string {
@@ -110,8 +114,8 @@ export async function writeReport(files: BucketFiles, report: VerifyReport, sign
   return key;
 }
 
-/** The tip that the last report names, and the key of the report. @throws FailureError */
-export async function lastTip(
+/** The head that the last report vouches for, and the key of the report. @throws FailureError */
+export async function lastVouched(
   files: BucketFiles,
   signal: AbortSignal,
 ): Promise<{ readonly key: string; readonly tip: Tip } | undefined> {
@@ -120,7 +124,8 @@ export async function lastTip(
     if (/\/\d{8}T\d{6}Z-[0-9a-f]+\.json$/.test(key)) last = key;
   if (last === undefined) return undefined;
   const bytes = unwrap(await files.getBytes(last, MAX_BYTES, signal));
-  const tip = bytes === undefined ? undefined : tipSchema.safeParse(jsonOf(bytes)).data?.tip;
+  const told = bytes === undefined ? undefined : vouchedSchema.safeParse(jsonOf(bytes)).data;
+  const tip = told?.vouched ?? told?.tip;
   return tip ? { key: last, tip } : undefined;
 }
 

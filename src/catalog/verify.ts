@@ -22,9 +22,10 @@ import {
   type Witnesses,
 } from './verify-judge.ts';
 import {
-  lastTip,
+  lastVouched,
   MAX_KEPT,
   readProgress,
+  type Tip,
   type VerifyProgress,
   type VerifyReport,
   writeProgress,
@@ -114,7 +115,8 @@ export async function verify(
       settledBefore: now() - SETTLED_AFTER_MS,
     };
     const chain = await readChain(files, signal);
-    for (const difference of await chainDifferences(files, chain, days, signal)) tally.found(difference);
+    const vouched = await lastVouched(files, signal);
+    for (const difference of chainDifferences(chain, days, vouched)) tally.found(difference);
 
     const comparison = createComparison({ ...parts, folder: work }, scope, days);
     const compared = await comparison.gather(chain.links, progress.seed, tally.found, signal);
@@ -135,6 +137,7 @@ export async function verify(
       endedAt: iso(now()),
       writer: WRITER,
       tip: tipOf(chain.links),
+      vouched: vouched === undefined || isIn(chain.links, vouched.tip) ? tipOf(chain.links) : vouched.tip,
       manifests: { heads: chain.links.length, lists: compared.lists, erasedLines: compared.erased },
       objects: { listed: compared.listed, rows: compared.rows, sealed: compared.sealed, read: done.objects },
       due,
@@ -184,12 +187,11 @@ function createTally(observe: VerifyParts['observe']): Tally {
 }
 
 /** What is wrong with the chain itself, with days that are closed and have no manifest, and with what was vouched for before. */
-async function chainDifferences(
-  files: BucketFiles,
+function chainDifferences(
   { links, breaks }: Chain,
   { closeNext }: DayState,
-  signal: AbortSignal,
-): Promise<Difference[]> {
+  vouched: { readonly key: string; readonly tip: Tip } | undefined,
+): Difference[] {
   const found = breaks.map((broken): Difference => ({ difference: 'chain-broken', ...broken, sealed: true }));
   const sealedDays = new Set(links.map(({ dt }) => dt));
   const [first] = links;
@@ -200,17 +202,18 @@ async function chainDifferences(
       found.push({ difference: 'chain-broken', key, expected: 'a manifest', found: 'none', sealed: true });
     }
   }
-  const last = await lastTip(files, signal);
-  if (last !== undefined) {
-    const { sequence, sha256 } = last.tip;
+  if (vouched !== undefined && !isIn(links, vouched.tip)) {
+    const { sequence, sha256, dt } = vouched.tip;
     const link = links.find((other) => other.sequence === sequence);
-    if (link?.sha256 !== sha256) {
-      const key = link?.key ?? `${MANIFESTS_PREFIX}dt=${last.tip.dt}/`;
-      const expected = `${sequence} ${sha256}, as ${last.key} says`;
-      found.push({ difference: 'chain-broken', key, expected, found: link?.sha256 ?? 'none', sealed: true });
-    }
+    const key = link?.key ?? `${MANIFESTS_PREFIX}dt=${dt}/`;
+    const expected = `${sequence} ${sha256}, as ${vouched.key} says`;
+    found.push({ difference: 'chain-broken', key, expected, found: link?.sha256 ?? 'none', sealed: true });
   }
   return found;
+}
+
+function isIn(links: readonly ChainLink[], { sequence, sha256 }: Tip): boolean {
+  return links.some((link) => link.sequence === sequence && link.sha256 === sha256);
 }
 
 function tipOf(links: readonly ChainLink[]): VerifyReport['tip'] {

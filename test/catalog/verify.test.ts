@@ -248,6 +248,21 @@ test('a removed, a moved and a changed head break the chain', async () => {
   expect(result.code).toBe(1);
 });
 
+test('what was vouched for once is missed until it is back, however often it is looked for', async () => {
+  await archive.add(2);
+  const head = sealed(await archive.close());
+  const change = (to: ManifestHead): Promise<unknown> =>
+    archive.files.putBytes(headKey(head), Buffer.from(headText(to)), 'application/json', never);
+  expect((await verify()).code).toBe(0);
+  await change({ ...head, writer: 'somebody else' });
+  for (let times = 0; times < 2; times += 1) expect(told(await verify())).toEqual([`chain-broken* ${headKey(head)}`]);
+  await archive.remove(headKey(head));
+  await verify();
+  expect(told(await verify())).toContain(`chain-broken* manifests/dt=${DT}/`);
+  await change(head);
+  expect(told(await verify())).toEqual([]);
+});
+
 test('what the store does not give is unchecked and not different, and tried again by the same command', async () => {
   const [key = ''] = await archive.add(6);
   await archive.close();
