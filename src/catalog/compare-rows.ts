@@ -1,4 +1,4 @@
-import { type Duck, fromParquet, sqlName } from './duck.ts';
+import { type Duck, DuckError, fromParquet, sqlName } from './duck.ts';
 import type { Table } from './table.ts';
 
 /** How two sets of rows of a table differ. */
@@ -46,8 +46,10 @@ export async function readableFiles(
     try {
       await duck.rows(`SELECT bit_xor(hash(${all})) FROM ${fromParquet([path])}`, signal);
       readable.push(path);
-    } catch {
+    } catch (error) {
       signal.throwIfAborted();
+      // The machine is to blame, and not the file.
+      if (!(error instanceof DuckError) || error.message.startsWith('Out of Memory')) throw error;
     }
   }
   return readable;

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { VERSION } from '../version.ts';
 import { type Duck, fromNdjson, fromParquet, sqlName, sqlText } from './duck.ts';
 import { type AnyRow, type Column, schemaOf, type Table } from './table.ts';
@@ -124,4 +124,9 @@ export function writeNdjson(path: string, rows: Iterable<AnyRow>): Promise<void>
 /** A path in a folder, for a key of the bucket. */
 export function localPath(folder: string, key: string): string {
   return join(folder, key.replaceAll('/', '__'));
+}
+
+/** The key that a path was made for. */
+export function keyOfLocalPath(folder: string, path: string): string {
+  return relative(folder, path).replaceAll('__', '/');
 }

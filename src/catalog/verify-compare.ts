@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import type { BucketFiles, BucketObject } from '../store/bucket-files.ts';
 import { tablePrefix } from './catalog-keys.ts';
+import { readableFiles } from './compare-rows.ts';
 import { appsOf, kindFoldersOf } from './days.ts';
 import { type Duck, fromNdjson, fromParquet, sqlText } from './duck.ts';
 import { onceEach, outOfMemory, pagesByKey, toParquet } from './large-queries.ts';
@@ -12,6 +13,8 @@ import { listKey } from './manifest.ts';
 import type { ChainLink } from './manifest-chain.ts';
 import { readManifest } from './manifest-list.ts';
 import { downloadRows } from './manifest-rows.ts';
+import { MEDIA_TABLE } from './media-table.ts';
+import { keyOfLocalPath } from './parquet.ts';
 import type { AnyRow } from './table.ts';
 import type { DayState, Difference, Witnesses } from './verify-judge.ts';
 
@@ -90,8 +93,24 @@ export function createComparison({ files, duck, folder }: CompareParts, scope: V
       etag: etag ?? null,
       modified: lastModified ?? 0,
     }));
-    const sources = { listing, rows: paths, sealed };
-    await outOfMemory(duck, signal, () => joinAll(duck, sources, lists.spoilt, joined, signal));
+    const rows = await readableFiles(duck, MEDIA_TABLE, paths, signal);
+    const isReadable = new Set(rows);
+    for (const path of paths) {
+      if (isReadable.has(path)) continue;
+      const key = keyOfLocalPath(folder, path);
+      found({
+        difference: 'catalog-altered',
+        key,
+        expected: 'a file of rows',
+        found: 'something else',
+        sealed: false,
+      });
+    }
+    const sources = { listing, rows, sealed };
+    await outOfMemory(duck, signal, async () => {
+      await tellTwice(duck, rows, found, signal);
+      await joinAll(duck, sources, lists.spoilt, joined, signal);
+    });
     await Promise.all([listing, sealed, ...paths].map((path) => rm(path, { force: true })));
     await toParquet(duck, planQuery(seed), plan, signal);
     const [counts] = await duck.rows(
@@ -266,6 +285,29 @@ function parquet(path: string): string {
 
 const NO_ROWS = `(SELECT NULL::VARCHAR AS key, NULL::BIGINT AS size_bytes, NULL::VARCHAR AS sha256, NULL::VARCHAR AS etag,
   NULL::VARCHAR AS app_id, NULL::VARCHAR AS media_id WHERE false)`;
+
+/** Tells of the rows that are there twice: they would be counted twice. */
+async function tellTwice(
+  duck: Duck,
+  rows: readonly string[],
+  found: (difference: Difference) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  if (rows.length === 0) return;
+  const source = fromParquet(rows);
+  const twice = `SELECT hash(key) FROM ${source} GROUP BY ALL HAVING count(*) > 1`;
+  const query = `SELECT key, count(*) AS n FROM ${source} WHERE hash(key) IN (${twice}) GROUP BY key HAVING count(*) > 1 ORDER BY key`;
+  for await (const page of duck.stream(query, signal)) {
+    for (const { key, n } of page)
+      found({
+        difference: 'catalog-altered',
+        key: String(key),
+        expected: 'one row',
+        found: `${n} rows`,
+        sealed: false,
+      });
+  }
+}
 
 /** Two rows of one key that do not agree make a row that agrees with nothing. */
 function oneRowEach(duck: Duck, rows: readonly string[], signal: AbortSignal): Promise<string> | string {

@@ -206,6 +206,24 @@ test('a row that was removed is told, sealed or not', async () => {
   expect(told(await verify('--sample', '1'))).toEqual([`uncatalogued* ${key}`]);
 });
 
+test('rows that are there twice, and a file of rows that somebody has spoilt, are told', async () => {
+  const keys = await archive.add(3);
+  const others = await archive.add(2, { app: OTHER_APP_ID });
+  await archive.close();
+  const [file = '', other = ''] = await keysBelow('catalog/media/');
+  const type = 'application/vnd.apache.parquet';
+  await archive.files.putBytes(file.replace(/[^/]+$/, 'copy.parquet'), await archive.read(file), type, never);
+  const isFirst = file.includes(`app=${OTHER_APP_ID}/`);
+  const [doubled, spoilt] = isFirst ? [others, keys] : [keys, others];
+  const twice = doubled.map((key) => `catalog-altered ${key}`);
+  expect(told(await verify('--all'))).toEqual(twice);
+
+  await archive.files.putBytes(other, (await archive.read(other)).subarray(0, -20), type, never);
+  expect(told(await verify('--all'))).toEqual(
+    [...twice, `catalog-altered ${other}`, ...spoilt.map((key) => `uncatalogued* ${key}`)].toSorted(),
+  );
+});
+
 test('a removed, a moved and a changed head break the chain', async () => {
   await archive.add(2);
   const heads: ManifestHead[] = [];
