@@ -42,7 +42,8 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--json', 'results as one JSON object a line')
     .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.')
     .exitOverride()
-    .configureHelp({ showGlobalOptions: true });
+    .configureHelp({ showGlobalOptions: true })
+    .hook('preAction', (_, chosen) => checkDays(chosen.opts()));
 
   /** Registers what a command does; `--json` is accepted behind every command. */
   const command = (parent: Command, name: string, about: string): Command =>
@@ -381,6 +382,12 @@ function instant(text: string): number {
   return time;
 }
 
+/** Nothing lies between them: an answer would say that nothing is wrong there. Two instants of one day are its whole. */
+function checkDays({ since, until }: { readonly since?: number; readonly until?: number }): void {
+  if (since !== undefined && until !== undefined && Math.floor(since / DAY) > Math.floor(until / DAY))
+    throw new CommandError('--since is after --until', EXIT.usage);
+}
+
 /** Says what went wrong, and with which exit code. */
 function explain(error: unknown, output: Output): number {
   // Help and version come this way too; commander has written its own text by then.
@@ -396,6 +403,13 @@ function explain(error: unknown, output: Output): number {
   if (error instanceof FailureError) {
     const { code, detail } = error.failure;
     output.note(`${code}${detail === undefined ? '' : ` (${detail})`}: ${FAILURES[code].hint}`);
+    return EXIT.failed;
+  }
+  // Of a class whose file would load DuckDB for every command.
+  if (error instanceof Error && error.name === 'DuckError') {
+    output.note(
+      `${error.message}\nIs a file of the catalog spoilt? verify names it, and catalog rebuild makes it anew.`,
+    );
     return EXIT.failed;
   }
   const trouble = redisTrouble(error);

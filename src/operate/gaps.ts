@@ -55,8 +55,9 @@ export async function gaps(config: ConfigWithStore, options: GapsOptions, output
     await using tools = await openCatalogTools(config);
     await using queue = await queueOrNone(config, options, output);
     const now = Date.now();
+    const last = Math.min(options.until ?? now, now);
     const scope = {
-      since: dayOf(iso(options.since ?? now - DEFAULT_DAYS * DAY)),
+      since: dayOf(iso(options.since ?? last - DEFAULT_DAYS * DAY)),
       until: dayOf(iso(options.until ?? now + DAY)),
       ...(options.app === undefined ? {} : { app: options.app }),
     };

@@ -64,9 +64,8 @@ export async function queryCatalog(
   }
 }
 
-function checkOptions({ store }: Config, { copy, local, since = 0, until = since }: QueryOptions): void {
+function checkOptions({ store }: Config, { copy, local }: QueryOptions): void {
   if (copy !== undefined && local !== undefined) throw new CommandError('--copy or --local, not both', EXIT.usage);
-  if (since > until) throw new CommandError('--since is after --until', EXIT.usage);
   if (store === undefined && local === undefined)
     throw new CommandError('set ARCHIVE_BUCKET, or name a copy with --local', EXIT.usage);
 }

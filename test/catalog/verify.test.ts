@@ -222,6 +222,11 @@ test('rows that are there twice, and a file of rows that somebody has spoilt, ar
   expect(told(await verify('--all'))).toEqual(
     [...twice, `catalog-altered ${other}`, ...spoilt.map((key) => `uncatalogued* ${key}`)].toSorted(),
   );
+
+  const query = await runCommand(['query', 'select count(*) from media'], { env: archive.environment });
+  expect(query).toMatchObject({ code: 1, stdout: '' });
+  expect(query.stderr).toContain('verify names it, and catalog rebuild makes it anew');
+  expect(query.stderr).not.toContain('    at ');
 });
 
 test('a removed, a moved and a changed head break the chain', async () => {

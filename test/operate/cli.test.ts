@@ -150,6 +150,16 @@ test.each([
   expectNoTrace(result);
 });
 
+test.each([
+  [['gaps']],
+  [['verify']],
+  [['catalog', 'rebuild', '--dry-run']],
+  [['export', '--bagit', '/nowhere', '--app', APP_ID]],
+])('%j of days that end before they begin is wrong usage, and not an answer', async (args) => {
+  const result = await stack.command([...args, '--since', '2026-06-16', '--until', '2026-06-15']);
+  expect(result).toMatchObject({ code: 2, stdout: '', stderr: '--since is after --until\n' });
+});
+
 describe('a wrong configuration', () => {
   test('is told whole, with exit code 2, before anything is done', async () => {
     const env = { WORKER_CONCURRENCY: 'many', REDIS_URL: 'http://:pass-word@x', WEIXIN_APP_SECRT: 'a-misspelt-secret' };
