@@ -50,7 +50,7 @@ export interface CatalogTurnParts extends ReconcileParts {
  * it is lost.
  */
 export interface CatalogTurn {
-  /** Writes what waits in the outbox to the bucket. Harmless to break off at any point. @throws FailureError */
+  /** Writes what waits in the outbox to the bucket, as far as it had come when the last of it was taken. Harmless to break off at any point. @throws FailureError */
   flushAll(signal: AbortSignal): Promise<void>;
   /** Merges small files, and closes the days that are over. Harmless to break off at any point. @throws FailureError */
   upkeep(signal: AbortSignal): Promise<void>;
@@ -82,6 +82,8 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
       const ms = Math.round(performance.now() - startedAt);
       observe({ type: 'flushed', entries: batch.ids.length, isRepeated, ms, ...flushed });
       if (batch.unreadable.length > 0) observe({ type: 'unreadable', ids: batch.unreadable });
+      // What has come meanwhile waits for its time: there would always be a little more, in ever smaller files.
+      if (batch.isLast) return;
     }
   }
 

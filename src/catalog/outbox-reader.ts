@@ -33,6 +33,8 @@ export interface OutboxBatch {
   readonly unreadable: readonly string[];
   /** True for a batch that was taken before: some of it may be in the bucket. */
   readonly isRepeated: boolean;
+  /** True when nothing was left to be taken. */
+  readonly isLast: boolean;
 }
 
 /**
@@ -76,19 +78,20 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
     return ids;
   }
 
-  async function fresh(maxRows: number): Promise<string[]> {
+  async function fresh(maxRows: number): Promise<Pick<OutboxBatch, 'ids' | 'isLast'>> {
     const ids: string[] = [];
-    let rows = 0;
+    let [rows, isLast] = [0, false];
     while (rows < maxRows) {
       const reply = (await redis.xreadgroup('GROUP', GROUP, consumer, 'COUNT', READ_PAGE, 'STREAMS', outbox, '>')) as
         | [string, RawEntry[]][]
         | null;
       const page = reply?.[0]?.[1] ?? [];
-      if (page.length === 0) break;
+      isLast = page.length < READ_PAGE;
       ids.push(...page.map(([id]) => id));
       rows += page.reduce((sum, entry) => sum + (parseEntry(entry)?.rows.length ?? 1), 0);
+      if (isLast) break;
     }
-    return ids;
+    return { ids, isLast };
   }
 
   /** True when something was given out of which `ids` know nothing: an answer of Redis was lost on its way. */
@@ -113,16 +116,17 @@ export function createOutboxReader(redis: RedisClient, keys: RedisKeys, consumer
   return {
     take: async (maxRows) => {
       await ensureGroup();
-      let ids = await pending();
+      let ids: readonly string[] = await pending();
       let isRepeated = ids.length > 0;
+      let isLast = false;
       if (!isRepeated) {
-        ids = await fresh(maxRows);
+        ({ ids, isLast } = await fresh(maxRows));
         // What came before must be written before: all of it is one batch.
         isRepeated = await isPartOfPending(ids);
         if (isRepeated) ids = await pending();
       }
       const unreadable: string[] = [];
-      return { ids, unreadable, isRepeated, entries: read(ids, unreadable) };
+      return { ids, unreadable, isRepeated, isLast, entries: read(ids, unreadable) };
     },
 
     done: async ({ ids }) => {

@@ -160,6 +160,28 @@ test('rows of a media that may be there are looked for among all files of the da
   expect(sorted(rows)).toEqual(sorted(Array.from({ length: 30 }, (_, index) => row(index))));
 });
 
+test('a flush ends though rows keep coming: those wait until there are enough of them', async () => {
+  let index = 0;
+  const redis = new Proxy(bench.redis, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== 'function') return value;
+      if (name !== 'xreadgroup') return value.bind(target);
+      return async (...args: unknown[]) => {
+        if (index < 20) await add('*', mediaEntryOf(row(index), false));
+        index += 1;
+        return value.apply(target, args);
+      };
+    },
+  });
+  const turn = bench.process({ redis });
+  for (let times = 1; times <= 3; times += 1) {
+    await turn.flushAll(never);
+    expect(bench.events.filter(({ type }) => type === 'flushed')).toHaveLength(times);
+  }
+  expect(await bench.rows('media')).toHaveLength(3);
+});
+
 test('what nobody can read is told and left out; what a newer version wrote waits', async () => {
   await add('*', mediaEntryOf(row(1), false));
   await add('*', ['t', 'nonsense/1', 'r', '[]']);
