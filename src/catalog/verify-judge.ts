@@ -6,9 +6,10 @@ export const DIFFERENCES = {
   missing: 'The object is not in the bucket.',
   size: 'The object has another length than what was archived.',
   sha256: 'The object holds other bytes than what was archived.',
-  metadata: 'The object says other things of itself than its row, which would be lost in a rebuild of the catalog.',
+  metadata:
+    'The object says of itself that it is of another app or media, or has another hash, than its row: in a rebuild of the catalog the row would be lost.',
   'catalog-altered':
-    "The row says something else than what was sealed, or than the object and all that is known of it; or it is there twice; or a file of rows can't be read.",
+    "The row has another length or hash than what was sealed, or than the object and all that is known of it; or it is there twice; or a file of rows can't be read.",
   uncatalogued: 'The object has no row.',
   unsealed: 'The object belongs to a day that is closed, and no manifest has it.',
   'manifest-altered': 'The list of a manifest is not the one that was sealed.',
