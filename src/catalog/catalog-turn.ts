@@ -10,6 +10,7 @@ import type { OutboxEntry, OutboxReader } from './outbox-reader.ts';
 import { type Reconciled, type ReconcileParts, reconcileDay } from './reconcile.ts';
 import { reconcileLetters } from './reconcile-letters.ts';
 import { finishReplacements } from './replace-files.ts';
+import { spoiltFiles } from './spoilt-files.ts';
 import { TABLE_NAMES, type TableName } from './table.ts';
 
 /** How often it is looked whether something is to be merged or closed. */
@@ -27,6 +28,8 @@ export type CatalogEvent =
     } & Flushed)
   | { readonly type: 'unreadable'; readonly ids: readonly string[] }
   | { readonly type: 'finished'; readonly replacements: number }
+  /** Nobody can read these files: what needs them is left for a later turn. */
+  | { readonly type: 'spoilt'; readonly keys: readonly string[] }
   | ({ readonly type: 'compacted'; readonly partition: Partition } & Compacted)
   | ({
       readonly type: 'closed';
@@ -81,6 +84,7 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
       await reader.done(batch);
       const ms = Math.round(performance.now() - startedAt);
       observe({ type: 'flushed', entries: batch.ids.length, isRepeated, ms, ...flushed });
+      if (flushed.spoilt.length > 0) observe({ type: 'spoilt', keys: flushed.spoilt });
       if (batch.unreadable.length > 0) observe({ type: 'unreadable', ids: batch.unreadable });
       // What has come meanwhile waits for its time: there would always be a little more, in ever smaller files.
       if (batch.isLast) return;
@@ -95,7 +99,7 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
   ): Promise<CatalogState> {
     const { closeNext = '', changedDays } = state;
     const late = partitions.filter(({ table, dt }) => table === 'media' && dt < closeNext).map(({ dt }) => dt);
-    const changed = [...new Set([...changedDays, ...late])].toSorted();
+    const changed = withDays(changedDays, late);
     if (changed.length === changedDays.length) return state;
     const next = { ...state, changedDays: changed };
     await writeState(files, next, signal);
@@ -105,14 +109,17 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
   async function upkeep(signal: AbortSignal): Promise<void> {
     let state = await readState(files, signal);
     let dt = state.closeNext ?? (await firstDay(files, signal)) ?? dayOf(iso(now()));
+    const waiting = new Set<string>();
     while (closesAt(dt, mediaTtlMs, closeAfterMs) <= now()) {
-      await closeDay(dt, signal);
+      if (!(await closeDay(dt, signal))) waiting.add(dt);
+      const closed = dt;
       dt = dayAfter(dt);
       state = { ...(await readState(files, signal)), closeNext: dt };
+      if (waiting.has(closed)) state = { ...state, changedDays: withDays(state.changedDays, [closed]) };
       await writeState(files, state, signal);
     }
     for (const changed of state.changedDays) {
-      await closeDay(changed, signal);
+      if (waiting.has(changed) || !(await closeDay(changed, signal))) continue;
       state = { ...state, changedDays: state.changedDays.filter((other) => other !== changed) };
       await writeState(files, state, signal);
     }
@@ -120,12 +127,26 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
     for (const open of daysBetween(dt, dayOf(iso(now() + DAY)))) await compactDay(open, false, signal);
   }
 
-  async function closeDay(dt: string, signal: AbortSignal): Promise<void> {
-    const reconciled = await reconcileDay(parts, dt, signal);
-    const letters = await reconcileLetters(parts, dt, signal);
-    await compactDay(dt, true, signal);
-    await seal(dt, signal);
-    observe({ type: 'closed', dt, letters, ...reconciled });
+  /** @returns false for a day with media files that nobody can read: it waits until they are made anew, and the others go on. */
+  async function closeDay(dt: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      const reconciled = await reconcileDay(parts, dt, signal);
+      const letters = await reconcileLetters(parts, dt, signal);
+      await compactDay(dt, true, signal);
+      await seal(dt, signal);
+      observe({ type: 'closed', dt, letters, ...reconciled });
+      return true;
+    } catch (error) {
+      observe({
+        type: 'spoilt',
+        keys: await spoiltFiles(parts, keysOf(dayPrefix('media', dt), signal), error, signal),
+      });
+      return false;
+    }
+  }
+
+  async function* keysOf(prefix: string, signal: AbortSignal): AsyncIterable<string> {
+    for await (const { key } of files.list(prefix, signal)) yield key;
   }
 
   async function compactDay(dt: string, isClosed: boolean, signal: AbortSignal): Promise<void> {
@@ -133,13 +154,24 @@ export function createCatalogTurn(parts: CatalogTurnParts): CatalogTurn {
       // One file a partition, always.
       if (table === 'dead-letters') continue;
       for await (const { partition, objects } of partitionsOf(files, table, dt, signal)) {
-        const compacted = await compact(parts, partition, objects, isClosed, signal);
-        if (compacted !== undefined) observe({ type: 'compacted', partition, ...compacted });
+        try {
+          const compacted = await compact(parts, partition, objects, isClosed, signal);
+          if (compacted !== undefined) observe({ type: 'compacted', partition, ...compacted });
+        } catch (error) {
+          // A day whose media can't be read is not to be sealed.
+          if (isClosed && table === 'media') throw error;
+          const keys = objects.map(({ key }) => key);
+          observe({ type: 'spoilt', keys: await spoiltFiles(parts, keys, error, signal) });
+        }
       }
     }
   }
 
   return { flushAll, upkeep };
+}
+
+function withDays(days: readonly string[], more: readonly string[]): string[] {
+  return [...new Set([...days, ...more])].toSorted();
 }
 
 /**

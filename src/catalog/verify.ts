@@ -189,7 +189,7 @@ function createTally(observe: VerifyParts['observe']): Tally {
 /** What is wrong with the chain itself, with days that are closed and have no manifest, and with what was vouched for before. */
 function chainDifferences(
   { links, breaks }: Chain,
-  { closeNext }: DayState,
+  { closeNext, changedDays }: DayState,
   vouched: { readonly key: string; readonly tip: Tip } | undefined,
 ): Difference[] {
   const found = breaks.map((broken): Difference => ({ difference: 'chain-broken', ...broken, sealed: true }));
@@ -197,7 +197,7 @@ function chainDifferences(
   const [first] = links;
   if (first !== undefined) {
     for (const dt of daysBetween(first.dt, closeNext)) {
-      if (dt === closeNext || sealedDays.has(dt)) continue;
+      if (dt === closeNext || sealedDays.has(dt) || changedDays.has(dt)) continue;
       const key = `${MANIFESTS_PREFIX}dt=${dt}/`;
       found.push({ difference: 'chain-broken', key, expected: 'a manifest', found: 'none', sealed: true });
     }

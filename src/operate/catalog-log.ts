@@ -1,3 +1,4 @@
+import { partitionOfKey } from '../catalog/catalog-keys.ts';
 import type { CatalogEvent } from '../catalog/catalog-turn.ts';
 import type { Logger } from '../log.ts';
 
@@ -15,6 +16,9 @@ export function logCatalogEvent(log: Logger, event: CatalogEvent): void {
     case 'finished':
       log.warn({ replacements: event.replacements }, 'ended what a catalog process that died had begun');
       return;
+    case 'spoilt':
+      for (const key of event.keys) log.error({ key }, spoiltText(key));
+      return;
     case 'compacted': {
       const { partition, sources, targets, rows } = event;
       log.info({ ...partition, sources, targets, rows }, 'merged small files');
@@ -30,4 +34,14 @@ export function logCatalogEvent(log: Logger, event: CatalogEvent): void {
     default:
       event satisfies never;
   }
+}
+
+function spoiltText(key: string): string {
+  const { table, dt = '' } = partitionOfKey(key) ?? {};
+  const remedy =
+    table === 'accepted'
+      ? 'bring back a version of it, or remove it'
+      : `weixin-media catalog rebuild --since ${dt} --until ${dt}`;
+  const waits = table === 'media' ? ': the day is not sealed until it is made anew' : '';
+  return `a file of the catalog can't be read${waits}: ${remedy}`;
 }

@@ -22,7 +22,7 @@ export function createCatalogMetrics(redisUp: () => boolean): CatalogMetrics {
   });
   const failures = new Counter({
     name: 'weixin_media_catalog_failures_total',
-    help: 'Turns that failed and were tried again.',
+    help: 'Turns that failed and were tried again, and spoilt files that they met.',
     registers,
   });
   const unreadable = new Counter({
@@ -61,6 +61,9 @@ export function createCatalogMetrics(redisUp: () => boolean): CatalogMetrics {
         case 'closed':
           made.inc(event.added + event.letters);
           days.inc();
+          return;
+        case 'spoilt':
+          failures.inc(event.keys.length);
           return;
         case 'finished':
         case 'compacted':

@@ -1,13 +1,16 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { describeObject } from '../../src/archive/object-metadata.ts';
+import type { CatalogEvent } from '../../src/catalog/catalog-turn.ts';
 import { appsOf, closesAt, dayAfter, daysBetween, firstDay } from '../../src/catalog/days.ts';
 import { deadLetterRowOf } from '../../src/catalog/dead-letter-table.ts';
 import { inParallel } from '../../src/catalog/in-parallel.ts';
-import { mediaEntryOf } from '../../src/catalog/outbox.ts';
+import { createOutbox, mediaEntryOf } from '../../src/catalog/outbox.ts';
 import { rowFromObject } from '../../src/catalog/row-from-object.ts';
 import type { AnyRow } from '../../src/catalog/table.ts';
 import type { DeadLetter } from '../../src/dead-letter/dead-letter.ts';
+import type { Logger } from '../../src/log.ts';
 import type { MediaJob } from '../../src/media/media-job.ts';
+import { logCatalogEvent } from '../../src/operate/catalog-log.ts';
 import { deadLetterKey, mediaKeyStem } from '../../src/store/object-keys.ts';
 import { DAY, HOUR, iso } from '../../src/time.ts';
 import { sorted } from '../support/catalog.ts';
@@ -119,6 +122,81 @@ describe('the closing of a day', () => {
     expect(closed).toMatchObject([{ dt: RECEIVED.slice(0, 10), objects: 2, added: 0 }]);
     expect(await bench.rows('media')).toHaveLength(2);
   });
+
+  test('leaves a day whose file somebody has spoilt, names the file, and goes on with the others', async () => {
+    const [dt, next] = [RECEIVED.slice(0, 10), dayAfter(RECEIVED.slice(0, 10))];
+    const rows: AnyRow[] = [];
+    const tell = async (row: AnyRow): Promise<void> => {
+      rows.push(row);
+      await bench.redis.xadd(bench.keys.outbox, '*', ...mediaEntryOf(row as Parameters<typeof mediaEntryOf>[0], false));
+    };
+    await tell(await archive(testJob({ receivedAt: RECEIVED })));
+    await tell(await archive(testJob({ receivedAt: iso(Date.parse(RECEIVED) + DAY) })));
+    const one = bench.process();
+    await one.flushAll(never);
+    const [key = ''] = await bench.keysBelow(`catalog/media/dt=${dt}/`);
+    const whole = await bench.files.getBytes(key, 1024 * 1024, never);
+    if (!whole.ok || whole.value === undefined) throw new Error(`${key} is gone`);
+    await bench.files.putBytes(key, whole.value.subarray(0, 300), 'application/octet-stream', never);
+    await one.upkeep(never);
+    const eventsOf = (type: string): CatalogEvent[] => bench.events.filter((event) => event.type === type);
+    expect(eventsOf('spoilt')).toEqual([{ type: 'spoilt', keys: [key] }]);
+    const closed = (): string[] => bench.events.flatMap((event) => (event.type === 'closed' ? event.dt : []));
+    expect(closed()).toContain(next);
+    expect(closed()).not.toContain(dt);
+
+    // What comes late is looked for among the files of its day, and comes in all the same.
+    await tell(await archive(testJob({ receivedAt: RECEIVED })));
+    await one.flushAll(never);
+    expect(await bench.keysBelow(`catalog/media/dt=${dt}/`)).toHaveLength(2);
+    await one.upkeep(never);
+    expect(closed()).not.toContain(dt);
+
+    await bench.files.remove(key, never);
+    await one.upkeep(never);
+    expect(closed()).toContain(dt);
+    expect(sorted(await bench.rows('media'))).toEqual(sorted(rows));
+  });
+
+  test('makes the rows of letters anew where their file is spoilt, and no flush fails of it', async () => {
+    const dt = RECEIVED.slice(0, 10);
+    const job = testJob({ receivedAt: RECEIVED });
+    const { appId, mediaId } = job;
+    const letter: DeadLetter = {
+      v: 1,
+      appId,
+      mediaId,
+      job,
+      reason: 'invalid-media-id',
+      firstAttemptAt: RECEIVED,
+      diedAt: RECEIVED,
+      deadline: RECEIVED,
+      attempts: [],
+      status: 'open',
+      replays: [],
+    };
+    const key = deadLetterKey(job);
+    await bench.files.putBytes(key, Buffer.from(JSON.stringify(letter)), 'application/json', never);
+    await archive(job);
+    const spoilt = `catalog/dead-letters/dt=${dt}/app=${appId}/letters.parquet`;
+    await bench.files.putBytes(spoilt, Buffer.from('no Parquet'), 'application/octet-stream', never);
+    await createOutbox(bench.redis, bench.keys, Date.now).deadLetter(deadLetterRowOf(key, letter));
+    const one = bench.process();
+    await one.flushAll(never);
+    expect(bench.events).toContainEqual({ type: 'spoilt', keys: [spoilt] });
+    await one.upkeep(never);
+    expect(await bench.rows('dead-letters')).toEqual([deadLetterRowOf(key, letter)]);
+  });
+});
+
+test('the log says which file is spoilt and what to do', () => {
+  const lines: unknown[] = [];
+  const error = (...line: unknown[]): void => void lines.push(line);
+  const key = 'catalog/media/dt=2026-06-15/app=wxa/1.parquet';
+  logCatalogEvent({ error } as unknown as Logger, { type: 'spoilt', keys: [key] });
+  expect(lines).toEqual([
+    [{ key }, expect.stringContaining('weixin-media catalog rebuild --since 2026-06-15 --until 2026-06-15')],
+  ]);
 });
 
 describe('days', () => {
