@@ -12,7 +12,7 @@ import { fromParquet } from './duck.ts';
 import type { FlushParts } from './flush.ts';
 import { inParallel } from './in-parallel.ts';
 import { downloadRows } from './manifest-rows.ts';
-import { columnsOf, copyLines } from './parquet.ts';
+import { columnsOf, copyLines, withAllColumns } from './parquet.ts';
 import { TABLES } from './tables.ts';
 
 /** Objects fetched at once. */
@@ -127,7 +127,7 @@ async function writeRows(
     await writeFile(path, '');
     return 0;
   }
-  const source = fromParquet(paths);
+  const source = await withAllColumns(duck, TABLES.media, fromParquet(paths), signal);
   await copyLines(duck, `SELECT ${columnsOf(TABLES.media)} FROM ${source} ORDER BY key`, path, signal);
   const [answer] = await duck.rows(`SELECT count(*) AS n FROM ${source}`, signal);
   return Number(answer?.['n']);

@@ -1,4 +1,5 @@
 import { type Duck, DuckError, fromParquet, sqlName } from './duck.ts';
+import { columnsOf, withAllColumns } from './parquet.ts';
 import type { Table } from './table.ts';
 
 /** How two sets of rows of a table differ. */
@@ -33,7 +34,7 @@ export async function compareRows(
   return { added: Number(answer?.['added']), removed: Number(answer?.['removed']) };
 }
 
-/** Tells files of the catalog that can be read through from those that somebody has spoilt. */
+/** Tells files of the catalog that can be read through, be they of an earlier version, from those that somebody has spoilt. */
 export async function readableFiles(
   duck: Duck,
   table: Table,
@@ -41,10 +42,11 @@ export async function readableFiles(
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const readable: string[] = [];
-  const all = table.columns.map(({ name }) => sqlName(name)).join(', ');
+  const all = columnsOf(table);
   for (const path of paths) {
     try {
-      await duck.rows(`SELECT bit_xor(hash(${all})) FROM ${fromParquet([path])}`, signal);
+      const source = await withAllColumns(duck, table, fromParquet([path]), signal);
+      await duck.rows(`SELECT bit_xor(hash(${all})) FROM ${source}`, signal);
       readable.push(path);
     } catch (error) {
       signal.throwIfAborted();

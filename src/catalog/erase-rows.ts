@@ -7,7 +7,7 @@ import { type Duck, fromNdjson, fromParquet, sqlText } from './duck.ts';
 import { NO_APP } from './erase-search.ts';
 import type { Wanted } from './erase-wanted.ts';
 import { PARQUET_TYPE, unwrap } from './flush.ts';
-import { columnsOf, copy, localPath, writeNdjson } from './parquet.ts';
+import { columnsOf, copy, localPath, withAllColumns, writeNdjson } from './parquet.ts';
 import { replaceFiles } from './replace-files.ts';
 import type { Table, TableName } from './table.ts';
 import { TABLES } from './tables.ts';
@@ -71,7 +71,7 @@ export async function eraseRows(
     if (!unwrap(await files.getFile(key, path, signal))) return 0;
     const without = `${path}.without`;
     try {
-      const source = fromParquet([path]);
+      const source = await withAllColumns(duck, table, fromParquet([path]), signal);
       const where = whereOf(table, wanted.appId);
       const [answer] = await duck.rows(
         `SELECT count(*) AS n, count(*) FILTER (WHERE ${where}) AS hits FROM ${source}`,

@@ -7,7 +7,7 @@ import { type Duck, DuckError, fromNdjson, fromParquet } from './duck.ts';
 import { inParallel } from './in-parallel.ts';
 import { latestLetters } from './letter-row.ts';
 import type { OutboxBatch } from './outbox-reader.ts';
-import { columnsOf, copy, linesToParquet, localPath } from './parquet.ts';
+import { columnsOf, copy, linesToParquet, localPath, withAllColumns } from './parquet.ts';
 import { partitionOf, type Spooled, spool } from './spool.ts';
 import type { Table } from './table.ts';
 import { TABLES } from './tables.ts';
@@ -132,9 +132,11 @@ export async function flush(
     const count = await latestLetters(files, told, lines, signal);
     const columns = columnsOf(table);
     const news = `SELECT ${columns} FROM ${fromNdjson(lines, table.columns)}`;
-    const kept = `SELECT ${columns} FROM ${fromParquet([before])} WHERE key NOT IN (SELECT key FROM ${fromNdjson(lines, table.columns)})`;
+    const kept = async (): Promise<string> =>
+      `SELECT ${columns} FROM ${await withAllColumns(duck, table, fromParquet([before]), signal)}
+        WHERE key NOT IN (SELECT key FROM ${fromNdjson(lines, table.columns)})`;
     try {
-      await copy(duck, table, isThere ? `${news} UNION ALL ${kept}` : news, path, signal);
+      await copy(duck, table, isThere ? `${news} UNION ALL ${await kept()}` : news, path, signal);
       unwrap(await files.putFile(key, path, PARQUET_TYPE, signal));
       return count;
     } catch (error) {

@@ -1,7 +1,7 @@
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Duck, fromParquet, sqlName, sqlText } from './duck.ts';
-import { columnsOf, copy, copyAsIs, ROW_GROUP_ROWS } from './parquet.ts';
+import { columnsOf, copy, copyAsIs, ROW_GROUP_ROWS, withAllColumns } from './parquet.ts';
 import type { Table } from './table.ts';
 
 const MIB = 1024 * 1024;
@@ -29,7 +29,7 @@ export async function mergeSorted(
   folder: string,
   signal: AbortSignal,
 ): Promise<Merged> {
-  const all = await onceEach(duck, table, sources, signal);
+  const all = await withAllColumns(duck, table, await onceEach(duck, table, sources, signal), signal);
   const order = sqlName(table.order);
   const bounds = await boundsOf(duck, table, sources, signal);
   const slices: Slice[] = [];

@@ -93,7 +93,19 @@ export async function copyAsIs(
   return Number(answer?.['Count'] ?? 0);
 }
 
-/** The columns of a table, each as its type: files of earlier versions may lack some. */
+/**
+ * What to read from so that each column of a table is there: one that may be null, and that files of earlier versions all
+ * lack, is null.
+ *
+ * @param source what the files are read from, in SQL.
+ */
+export async function withAllColumns(duck: Duck, table: Table, source: string, signal: AbortSignal): Promise<string> {
+  const there = new Set((await duck.rows(`DESCRIBE FROM ${source}`, signal)).map((row) => row['column_name']));
+  const lacking = table.columns.filter(({ name, nullable }) => nullable && !there.has(name));
+  if (lacking.length === 0) return source;
+  return `(SELECT *, ${lacking.map(({ name, type }) => `NULL::${type} AS ${sqlName(name)}`).join(', ')} FROM ${source})`;
+}
+
 export function columnsOf(table: Table): string {
   return table.columns.map(({ name }) => sqlName(name)).join(', ');
 }

@@ -7,7 +7,7 @@ import { type Duck, fromParquet, sqlName } from './duck.ts';
 import { type FlushParts, PARQUET_TYPE } from './flush.ts';
 import { downloadRows } from './manifest-rows.ts';
 import { mergeSorted } from './merge-sorted.ts';
-import { columnsOf, copy, copyAsIs, localPath } from './parquet.ts';
+import { columnsOf, copy, copyAsIs, localPath, withAllColumns } from './parquet.ts';
 import { createLook, type LookParts } from './rebuild-look.ts';
 import type { RebuiltPartition } from './rebuild-partitions.ts';
 import { finishReplacements, replaceFiles } from './replace-files.ts';
@@ -91,7 +91,9 @@ export async function rebuildPartition(
     const made = await onceEach(duck, table, all, within);
     const readable = await readableFiles(duck, table, paths, within);
     const there =
-      readable.length === 0 ? `SELECT * FROM (${made}) LIMIT 0` : `SELECT ${columns} FROM ${fromParquet(readable)}`;
+      readable.length === 0
+        ? `SELECT * FROM (${made}) LIMIT 0`
+        : `SELECT ${columns} FROM ${await withAllColumns(duck, table, fromParquet(readable), within)}`;
     const kept = `SELECT ${columns} FROM (${there}) WHERE key IN (SELECT key FROM ${unreadPath})
       QUALIFY row_number() OVER (PARTITION BY key) = 1`;
     const query = counts.unread === 0 ? made : `${made} UNION ALL (${kept})`;

@@ -1,7 +1,12 @@
 import { spawn } from 'node:child_process';
+import { mkdtemp } from 'node:fs/promises';
+import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { fromParquet, sqlText } from '../../src/catalog/duck.ts';
 import { headKey, headText, type ManifestHead, sha256Hex } from '../../src/catalog/manifest.ts';
+import { MEDIA_TABLE } from '../../src/catalog/media-table.ts';
+import { mergeSorted } from '../../src/catalog/merge-sorted.ts';
 import type { VerifyProgress, VerifyReport } from '../../src/catalog/verify-progress.ts';
 import { cliPath } from '../../src/demo/worker-process.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
@@ -227,6 +232,34 @@ test('rows that are there twice, and a file of rows that somebody has spoilt, ar
   expect(query).toMatchObject({ code: 1, stdout: '' });
   expect(query.stderr).toContain('verify names it, and catalog rebuild makes it anew');
   expect(query.stderr).not.toContain('    at ');
+});
+
+test('a file of an earlier version lacks a column that may be null, and is as it was', async () => {
+  await archive.add(3);
+  await archive.close();
+  const [file = ''] = await keysBelow('catalog/media/');
+  const [path, older] = [join(archive.folder, 'file.parquet'), join(archive.folder, 'older.parquet')];
+  const without = async (column: string): Promise<void> => {
+    await archive.files.getFile(file, path, never);
+    const query = `SELECT * EXCLUDE (${column}) FROM ${fromParquet([path])}`;
+    await archive.duck.run(`COPY (${query}) TO ${sqlText(older)} (FORMAT parquet)`, never);
+    await archive.files.putFile(file, older, 'application/vnd.apache.parquet', never);
+  };
+  const rebuild = (): Promise<CommandResult> =>
+    runCommand(['catalog', 'rebuild', '--dry-run', '--json'], { env: archive.environment });
+  await without('message_id');
+  expect(told(await verify('--all'))).toEqual([]);
+  expect((await rebuild()).rows().at(-1)).toMatchObject({ objects: 3, added: 0, removed: 0, spoilt: 0 });
+  expect(
+    (await runCommand(['export', '--bagit', join(archive.folder, 'bag'), '--dt', DT], { env: archive.environment }))
+      .code,
+  ).toBe(0);
+  const merged = await mkdtemp(join(archive.folder, 'merged-'));
+  const { rows } = await mergeSorted(archive.duck, MEDIA_TABLE, [older], merged, never);
+  expect(rows).toBe(3);
+
+  await without('app_id');
+  expect((await rebuild()).rows().at(-1)).toMatchObject({ spoilt: 1 });
 });
 
 test('a removed, a moved and a changed head break the chain', async () => {
