@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Failure, FailureError } from '../failure.ts';
 import type { BucketFiles } from '../store/bucket-files.ts';
-import { HOUR, iso, SECOND } from '../time.ts';
+import { DAY, HOUR, iso, SECOND } from '../time.ts';
 import { readState } from './catalog-state.ts';
 import { daysBetween } from './days.ts';
 import type { Duck } from './duck.ts';
@@ -34,6 +34,8 @@ import {
 
 /** How long after an object was written the catalog may not have it yet. */
 const SETTLED_AFTER_MS = HOUR;
+/** What was read longer ago is read again: of what has come since, nothing before the last key would be read. */
+const RESUMED_FOR_MS = 7 * DAY;
 /** Progress is written after so many objects, or so long. What was read since is read again after a kill. */
 const SAVE_EVERY_OBJECTS = 1_000;
 const SAVE_EVERY_MS = 5 * SECOND;
@@ -63,6 +65,8 @@ export interface VerifyParts {
 /** What happens during a verification, for whoever watches. */
 export type VerifyEvent =
   | { readonly type: 'resumed'; readonly progress: VerifyProgress }
+  /** What was broken off is too old to go on with. */
+  | { readonly type: 'dropped'; readonly progress: VerifyProgress }
   | { readonly type: 'compared'; readonly listed: number; readonly toRead: number }
   | { readonly type: 'found'; readonly difference: Difference }
   | { readonly type: 'read'; readonly bytes: number }
@@ -100,7 +104,10 @@ export async function verify(
   const work = await mkdtemp(join(parts.folder, 'verify-'));
   try {
     const startedAt = iso(now());
-    const before = restart ? undefined : await readProgress(files, scope, signal);
+    const noted = restart ? undefined : await readProgress(files, scope, signal);
+    const isTooOld = noted !== undefined && !(Date.parse(noted.startedAt) >= now() - RESUMED_FOR_MS);
+    if (isTooOld) observe({ type: 'dropped', progress: noted });
+    const before = isTooOld ? undefined : noted;
     const progress = before ?? newProgress(startedAt, parts.newSeed());
     const tally = createTally(observe);
     if (before !== undefined) {

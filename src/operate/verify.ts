@@ -118,6 +118,9 @@ function createWatcher(output: Output): { observe(this: void, event: VerifyEvent
         output.note(`goes on with what was begun at ${startedAt}: ${objects} objects are read already`);
         return;
       }
+      case 'dropped':
+        output.note(`what was begun at ${event.progress.startedAt} was broken off too long ago: from the beginning`);
+        return;
       case 'compared':
         total = event.toRead;
         output.note(`${event.listed} objects in the bucket, ${total} to read`);

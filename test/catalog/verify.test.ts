@@ -7,8 +7,9 @@ import { fromParquet, sqlText } from '../../src/catalog/duck.ts';
 import { headKey, headText, type ManifestHead, sha256Hex } from '../../src/catalog/manifest.ts';
 import { MEDIA_TABLE } from '../../src/catalog/media-table.ts';
 import { mergeSorted } from '../../src/catalog/merge-sorted.ts';
-import type { VerifyProgress, VerifyReport } from '../../src/catalog/verify-progress.ts';
+import { type VerifyProgress, type VerifyReport, writeProgress } from '../../src/catalog/verify-progress.ts';
 import { cliPath } from '../../src/demo/worker-process.ts';
+import { DAY, iso } from '../../src/time.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
@@ -404,6 +405,25 @@ test('killed at any point, it goes on behind what it had noted: 3,000 objects, n
   const [report] = await reports();
   expect(report).toMatchObject({ objects: { listed: 3_000, read: 3_000 }, counts: { sha256: 2 } });
 }, 120_000);
+
+test('what was broken off more than a week ago is begun anew', async () => {
+  await archive.add(2);
+  await archive.close();
+  const note = async (startedAt: string): Promise<void> => {
+    const progress: VerifyProgress = {
+      ...{ v: 1, startedAt, savedAt: startedAt, seed: '00', lastKey: 'media/z', objects: 9, bytes: 9 },
+      ...{ differences: [], counts: {}, unchecked: [] },
+    };
+    await writeProgress(archive.files, {}, progress, never);
+  };
+  const readIn = async (): Promise<number | undefined> => (await reports()).at(-1)?.objects.read;
+  await note(iso(Date.now() - 8 * DAY));
+  const fresh = await verify('--all');
+  expect(fresh.stderr).toContain('was broken off too long ago: from the beginning');
+  expect(await readIn()).toBe(2);
+  await note(iso(Date.now() - 6 * DAY));
+  expect((await verify('--all')).stderr).toContain('goes on with what was begun');
+});
 
 test('stopped by SIGTERM it says so, and --restart forgets', async () => {
   await archive.add(200, { sizeBytes: 4_000 });
