@@ -1,13 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { orAbort } from '../abort.ts';
 import { openDuck } from '../catalog/duck.ts';
 import { added, type Certificate, readCertificate, writeCertificate } from '../catalog/erase-certificate.ts';
 import { createWanted, type Wanted } from '../catalog/erase-wanted.ts';
 import type { ConfigWithStore } from '../config.ts';
 import type { Failure } from '../failure.ts';
+import { stopOnSignals } from '../lifecycle.ts';
 import { mediaIdSchema } from '../media/media-job.ts';
 import { whileHeld } from '../redis/held-lease.ts';
 import { type RewrittenFiles, rewriteFiles } from '../redis/rewrite-files.ts';
@@ -54,11 +56,12 @@ const MAX_TOLD = 20;
 /** Ours, and what is looked into. `probe/` is what doctor and workers try the store with. */
 const KNOWN_FOLDERS = [...VERIFIED, 'erasures/', 'probe/'];
 
+/** A certificate is written to the end: it counts what is gone already. */
 const NEVER = new AbortController().signal;
 
 /**
  * `erase`: removes a person, or some media, from the archive and the queue, and leaves a certificate. Exit 1 when something
- * was left: done again, it goes on.
+ * was left, or when it was stopped: done again, it goes on.
  */
 export async function erase(config: ConfigWithStore, options: EraseOptions, output: Output): Promise<number> {
   const wanted = await wantedOf(config, options);
@@ -66,6 +69,30 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
     if (wanted.isIn(text))
       throw new CommandError('--by and --note lie in the certificate: they must not name what is erased', EXIT.usage);
   }
+  const stop = stopOnSignals();
+  let begunId: string | undefined;
+  try {
+    return await eraseWanted(config, options, wanted, output, stop.signal, (id) => {
+      begunId = id;
+    });
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+    const how = begunId === undefined ? 'nothing was changed' : `do it again with --continue ${begunId}`;
+    throw new CommandError(`stopped: ${how}`);
+  } finally {
+    stop.release();
+  }
+}
+
+/** @param onBegun told the id of the certificate once it is written. */
+async function eraseWanted(
+  config: ConfigWithStore,
+  options: EraseOptions,
+  wanted: Wanted,
+  output: Output,
+  stop: AbortSignal,
+  onBegun: (id: string) => void,
+): Promise<number> {
   const { bucket, partSizeBytes } = config.store;
   await using queue = await openQueue(config);
   const { redis, keys } = queue;
@@ -75,7 +102,7 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
   using duck = await openDuck({ memoryBytes: config.catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
   const files = createBucketFiles({ client, bucket, partSizeBytes });
 
-  const { lock } = await readProtection(client, bucket, AbortSignal.timeout(MINUTE));
+  const { lock } = await readProtection(client, bucket, AbortSignal.any([stop, AbortSignal.timeout(MINUTE)]));
   if (lock !== undefined) {
     const mode = lock.mode === undefined ? 'on' : `in ${lock.mode.toLowerCase()} mode`;
     output.note(
@@ -115,8 +142,8 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
   );
 
   if (options.dryRun) {
-    await erasing.search(NEVER);
-    const counts = presentOnly(await erasing.look(NEVER));
+    await erasing.search(stop);
+    const counts = presentOnly(await erasing.look(stop));
     progress.stop();
     output.result({ dryRun: true, media: wanted.mediaIds.size, wouldRemove: counts }, () =>
       Object.keys(counts).length === 0
@@ -133,13 +160,14 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
   };
   const left = await underLease(async (signal) => {
     await write({});
+    onBegun(certificate.id);
     output.note(`certificate ${certificate.id}: if this breaks off, do it again with --continue ${certificate.id}`);
     return rounds(erasing, wanted, write, () => certificate, signal);
   });
-  const redisFiles = await rewriteFiles(redis, REWRITE_TIMEOUT_MS);
+  const redisFiles = await orAbort(rewriteFiles(redis, REWRITE_TIMEOUT_MS), stop);
   const isComplete = Object.keys(left).length === 0;
   const notSearched: string[] = [];
-  for await (const name of files.folders('', NEVER)) if (!KNOWN_FOLDERS.includes(name)) notSearched.push(name);
+  for await (const name of files.folders('', stop)) if (!KNOWN_FOLDERS.includes(name)) notSearched.push(name);
   await write({
     status: isComplete ? 'complete' : 'incomplete',
     finishedAt: iso(Date.now()),
@@ -162,7 +190,7 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
     const { continueId, app, by, note, openId } = options;
     const selection = openId === undefined ? 'media-ids' : 'open-id';
     if (continueId !== undefined) {
-      const before = await readCertificate(files, continueId, NEVER);
+      const before = await readCertificate(files, continueId, stop);
       if (before === undefined) throw new CommandError(`there is no certificate ${continueId}`, EXIT.usage);
       if (before.appId !== app || before.selection !== selection)
         throw new CommandError(`certificate ${continueId} is of another erasure`, EXIT.usage);
@@ -193,12 +221,12 @@ export async function erase(config: ConfigWithStore, options: EraseOptions, outp
     const giveUpAt = performance.now() + LEASE_WAIT_MS;
     const leaseMs = Math.min(config.worker.lockMs, MAX_LEASE_MS);
     for (let isTold = false; ; isTold = true) {
-      const done = await whileHeld(redis, keys.catalogLease, leaseMs, NEVER, work);
+      const done = await whileHeld(redis, keys.catalogLease, leaseMs, stop, work);
       if (done !== undefined) return done.value;
       if (performance.now() > giveUpAt)
         throw new CommandError('the catalog process does not come to an end: do it again later');
       if (!isTold) output.note('the catalog process is at work: waiting for it');
-      await sleep(SECOND / 4);
+      await sleep(SECOND / 4, undefined, { signal: stop });
     }
   }
 }
@@ -209,7 +237,16 @@ function disposable<T extends { destroy(): void }>(client: T): T & Disposable {
 
 async function openWorkFolder(parent: string): Promise<AsyncDisposable & { readonly folder: string }> {
   const folder = await mkdtemp(join(parent, 'weixin-media-erase-'));
-  return { folder, [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }) };
+  // The second signal ends the process at once.
+  const removeNow = (): void => rmSync(folder, { recursive: true, force: true });
+  process.on('exit', removeNow);
+  return {
+    folder,
+    [Symbol.asyncDispose]: async () => {
+      await rm(folder, { recursive: true, force: true });
+      process.off('exit', removeNow);
+    },
+  };
 }
 
 /** Removes, looks again, and removes what has come meanwhile. Returns what is left. */

@@ -118,7 +118,7 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
 
   async function look(signal: AbortSignal): Promise<Counts> {
     const jobs = await findJobs(redis, keys, wanted);
-    const { markers, listed } = await eraseMarkers(redis, keys, wanted, true, 0);
+    const { markers, listed } = await eraseMarkers(redis, keys, wanted, true, 0, signal);
     const outboxEntries = await searchOutbox(redis, keys, wanted);
     const objects = await eraseObjects({ files, sweep, onKey }, wanted, true, signal);
     const lines = await eraseManifestLines({ files, folder }, wanted, true, signal);
@@ -154,7 +154,7 @@ export function createErasing(parts: ErasingParts, wanted: Wanted): Erasing {
     await tombstones.set(jobIdsOf(wanted), keepMs);
     await tombstones.set(wanted.letterIds, keepMs);
     const jobs = await eraseJobs(redis, keys, wanted, waitMs, signal);
-    const { markers, listed, underWay } = await eraseMarkers(redis, keys, wanted, false, waitMs);
+    const { markers, listed, underWay } = await eraseMarkers(redis, keys, wanted, false, waitMs, signal);
     await onRemoved({ jobs: jobs.removed, markers, listed });
 
     let notRemoved = 0;

@@ -155,6 +155,7 @@ export async function eraseMarkers(
   wanted: Wanted,
   dryRun: boolean,
   waitMs: number,
+  signal: AbortSignal,
 ): Promise<ErasedMarkers> {
   let markers = 0;
   let page: string[] = [];
@@ -170,7 +171,7 @@ export async function eraseMarkers(
 
   let [listed, underWay] = [0, 0];
   for (const jobId of await listedOnes(redis, keys, wanted)) {
-    const isGone = dryRun || (await unlist(redis, keys, jobId, waitMs));
+    const isGone = dryRun || (await unlist(redis, keys, jobId, waitMs, signal));
     listed += isGone ? 1 : 0;
     underWay += isGone ? 0 : 1;
   }
@@ -204,7 +205,13 @@ function summaryIn(record: string): { readonly key: string } | undefined {
 }
 
 /** Under the lease of whoever decides on a letter: a replay that is under way would write the letter anew. */
-async function unlist(redis: RedisClient, keys: RedisKeys, jobId: string, waitMs: number): Promise<boolean> {
+async function unlist(
+  redis: RedisClient,
+  keys: RedisKeys,
+  jobId: string,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<boolean> {
   const giveUpAt = performance.now() + waitMs;
   for (;;) {
     const lease = await takeLease(redis, keys.replay(jobId), LEASE_MS);
@@ -214,7 +221,7 @@ async function unlist(redis: RedisClient, keys: RedisKeys, jobId: string, waitMs
       return true;
     }
     if (performance.now() > giveUpAt) return false;
-    await sleep(LOOK_EVERY_MS);
+    await sleep(LOOK_EVERY_MS, undefined, { signal });
   }
 }
 

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtemp, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import type { Certificate } from '../../src/catalog/erase-certificate.ts';
@@ -203,6 +205,45 @@ test('a media that is being archived just now is waited for, and gone', async ()
   await untilIdle(stack);
   expect(await traces(stack, needlesOf({ openId, media }))).toEqual([]);
   expect(logLines(worker, 'was erased meanwhile')).toHaveLength(3);
+}, 90_000);
+
+test('stopped by Ctrl-C it leaves no files, says how to go on, and goes on', async () => {
+  await using stack = await openStack({ ...REDIS, env: HMAC });
+  const openId = 'oVictimVictimVictimVictim_-01';
+  const media = stack.addMedia(2, { sizeBytes: 20_000 });
+  // Is waited for.
+  stack.simulator.arm({ endpoint: 'media', action: { type: 'drip', chunkBytes: 1_000, everyMs: 600 } });
+  stack.worker();
+  await stack.queue.door.admit(jobsOf({ openId, media }));
+  const lane = stack.queue.lanes.lane(laneOf(APP_ID));
+  await eventually(async () => ((await lane.counts()).active === 2 ? true : undefined));
+  const folder = await mkdtemp(join(stack.folder, 'catalog-'));
+  const child = spawn(process.execPath, [cliPath(), 'erase', '--app', APP_ID, '--open-id', '-'], {
+    env: { ...stack.environment, CATALOG_FOLDER: folder },
+    cwd: stack.folder,
+  });
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const ended = once(child, 'close');
+  child.stdin.end(openId);
+  const [key = ''] = await eventually(async () => {
+    const keys = await keysBelow(stack, 'erasures/');
+    return keys.length > 0 ? keys : undefined;
+  });
+  expect(await readdir(folder)).toHaveLength(1);
+  child.kill('SIGINT');
+  expect(await ended).toEqual([1, null]);
+  const [, id = ''] = /^erasures\/(.*)\.json$/.exec(key) ?? [];
+  expect(stderr).toContain(`stopped: do it again with --continue ${id}`);
+  expect(await readdir(folder)).toEqual([]);
+
+  const args = ['erase', '--app', APP_ID, '--open-id', '-', '--continue', id, '--json'];
+  const done = await stack.command(args, { input: openId });
+  expect(done.rows().at(-1)).toMatchObject({ id, status: 'complete', runs: 2 });
+  await untilIdle(stack);
+  expect(await traces(stack, needlesOf({ openId, media }))).toEqual([]);
 }, 90_000);
 
 test('a worker that stood still during an erasure takes back what it stores afterwards', async () => {
