@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { orAbort } from '../src/abort.ts';
@@ -18,6 +17,7 @@ import { createCatalogMetrics } from '../src/operate/catalog-metrics.ts';
 import { judgeHealth } from '../src/operate/health.ts';
 import type { HealthServer } from '../src/operate/health-server.ts';
 import { awaitRedis, clockKeeper } from '../src/operate/redis-at-start.ts';
+import { openWorkFolder, removeLeftFolders } from '../src/operate/work-folder.ts';
 import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { type Confirm, LeaseLostError, whileHeld } from '../src/redis/held-lease.ts';
@@ -27,7 +27,7 @@ import { createBucketFiles } from '../src/store/bucket-files.ts';
 import { addFence } from '../src/store/fence.ts';
 import { createS3Client } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
-import { elapsed, SECOND } from '../src/time.ts';
+import { elapsed, MINUTE, SECOND } from '../src/time.ts';
 import { serveHealth } from './serve-health.ts';
 import { StartupError } from './startup-error.ts';
 
@@ -38,6 +38,8 @@ const MAX_LEASE_MS = 15 * SECOND;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
 const STORE_CONNECTIONS = 32;
 const CLOCK_EVERY_MS = 10 * SECOND;
+/** How often the folders of processes that were killed are looked for. */
+const TIDY_EVERY_MS = 10 * MINUTE;
 
 /**
  * The catalog process: config → connections → parts → run → dispose.
@@ -58,7 +60,8 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   let confirmLease: Confirm = () => undefined;
   // One that was frozen must not write after another has taken over.
   addFence(s3, () => confirmLease());
-  const folder = await mkdtemp(join(catalog.folder, 'weixin-media-catalog-'));
+  await using own = await openWorkFolder(catalog.folder, 'catalog');
+  const { folder } = own;
   const duck = await openDuck({ memoryBytes: catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
 
   // Parts
@@ -102,6 +105,7 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
   let upkeptAt = Number.NEGATIVE_INFINITY;
   let health: HealthServer | undefined;
   const beat = setInterval(() => void syncClock().catch(() => undefined), CLOCK_EVERY_MS);
+  const tidying = setInterval(() => void tidy(), TIDY_EVERY_MS);
   try {
     health = await serveHealth(worker, {
       ...judgeHealth({
@@ -119,6 +123,7 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
     await orAbort(syncClock(), stop).catch((error: unknown) =>
       log.warn({ err: error }, 'Redis does not tell its time'),
     );
+    await tidy();
     ready = true;
     log.info({ bucket, metricsPort: health.port }, 'catalog started');
     let running: Promise<void> = Promise.resolve();
@@ -138,13 +143,19 @@ export async function runCatalog(config: ConfigWithStore, log: Logger, stop: Abo
     if (!stop.aborted) throw error;
   } finally {
     clearInterval(beat);
+    clearInterval(tidying);
     pulse.stop();
     await within(CLOSE_TIMEOUT_MS, Promise.all([health?.close()]));
     duck[Symbol.dispose]();
     s3.destroy();
     await closeRedis(redis);
-    await rm(folder, { recursive: true, force: true });
     log.info('catalog stopped');
+  }
+
+  /** By the clock of this machine, as the times of its files. */
+  async function tidy(): Promise<void> {
+    const folders = await removeLeftFolders(catalog.folder, Date.now()).catch(() => []);
+    if (folders.length > 0) log.info({ folders }, 'removed what killed processes had left');
   }
 
   /** Never rejects: what could not be done is done again in a later turn. */

@@ -21,6 +21,7 @@ import { within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
 import { MEDIA_VARIANTS, mediaJobId } from '../src/media/media-job.ts';
 import { awaitRedis } from '../src/operate/redis-at-start.ts';
+import { openWorkFolder } from '../src/operate/work-folder.ts';
 import { closeRedis, connectRedis, describeRedis } from '../src/redis/connect.ts';
 import { createFleetClock } from '../src/redis/fleet-clock.ts';
 import { LeaseLostError, whileHeld } from '../src/redis/held-lease.ts';
@@ -62,7 +63,8 @@ export async function runDerive(
     log.warn({ err: error, redis: describeRedis(config.redis) }, 'Redis connection error');
   const redis = connectRedis(config.redis, 'patient', 'weixin-media:derive', onRedisError);
   const s3 = createS3Client(storeConfig, STORE_CONNECTIONS);
-  const folder = await mkdtemp(join(catalog.folder, 'weixin-media-derive-'));
+  await using own = await openWorkFolder(catalog.folder, 'derive');
+  const { folder } = own;
   const duck = await openDuck({ memoryBytes: catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
 
   // Parts
@@ -90,7 +92,6 @@ export async function runDerive(
     duck[Symbol.dispose]();
     s3.destroy();
     await within(CLOSE_TIMEOUT_MS, closeRedis(redis));
-    await rm(folder, { recursive: true, force: true });
     log.info('derive stopped');
   }
 

@@ -1,12 +1,12 @@
-import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Duck, openDuck } from '../catalog/duck.ts';
-import type { Config, ConfigWithStore } from '../config.ts';
+import type { ConfigWithStore } from '../config.ts';
 import type { ArchiveStore } from '../store/archive-store.ts';
 import { type BucketFiles, createBucketFiles } from '../store/bucket-files.ts';
 import { addFence } from '../store/fence.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { createS3Store } from '../store/s3-store.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 const CONNECTIONS = 32;
 
@@ -23,7 +23,8 @@ export async function openCatalogTools(config: ConfigWithStore, mayGo?: () => vo
   const { bucket, partSizeBytes } = config.store;
   const client = createS3Client(config.store, CONNECTIONS);
   if (mayGo !== undefined) addFence(client, mayGo);
-  const { folder, remove } = await openWorkFolder(config);
+  const work = await openWorkFolder(config.catalog.folder, 'tools');
+  const { folder } = work;
   const duck = await openDuck({ memoryBytes: config.catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
   return {
     files: createBucketFiles({ client, bucket, partSizeBytes }),
@@ -33,15 +34,7 @@ export async function openCatalogTools(config: ConfigWithStore, mayGo?: () => vo
     [Symbol.asyncDispose]: async () => {
       duck[Symbol.dispose]();
       client.destroy();
-      await remove();
+      await work[Symbol.asyncDispose]();
     },
   };
-}
-
-/** A new folder below CATALOG_FOLDER. */
-export async function openWorkFolder({
-  catalog,
-}: Pick<Config, 'catalog'>): Promise<{ readonly folder: string; readonly remove: () => Promise<void> }> {
-  const folder = await mkdtemp(join(catalog.folder, 'weixin-media-'));
-  return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
 }

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createReadStream, rmSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { orAbort } from '../abort.ts';
@@ -26,6 +25,7 @@ import { checkAppId, wrongMediaId } from './media-name.ts';
 import { openQueue } from './open-queue.ts';
 import type { Output } from './output.ts';
 import { textLines } from './text-lines.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 export interface EraseOptions {
   readonly app: string;
@@ -97,7 +97,7 @@ async function eraseWanted(
   await using queue = await openQueue(config);
   const { redis, keys } = queue;
   using client = disposable(createS3Client(config.store, CONNECTIONS));
-  await using work = await openWorkFolder(config.catalog.folder);
+  await using work = await openWorkFolder(config.catalog.folder, 'erase');
   const { folder } = work;
   using duck = await openDuck({ memoryBytes: config.catalog.memoryBytes, threads: 1, folder: join(folder, 'spill') });
   const files = createBucketFiles({ client, bucket, partSizeBytes });
@@ -233,20 +233,6 @@ async function eraseWanted(
 
 function disposable<T extends { destroy(): void }>(client: T): T & Disposable {
   return Object.assign(client, { [Symbol.dispose]: () => client.destroy() });
-}
-
-async function openWorkFolder(parent: string): Promise<AsyncDisposable & { readonly folder: string }> {
-  const folder = await mkdtemp(join(parent, 'weixin-media-erase-'));
-  // The second signal ends the process at once.
-  const removeNow = (): void => rmSync(folder, { recursive: true, force: true });
-  process.on('exit', removeNow);
-  return {
-    folder,
-    [Symbol.asyncDispose]: async () => {
-      await rm(folder, { recursive: true, force: true });
-      process.off('exit', removeNow);
-    },
-  };
 }
 
 /** Removes, looks again, and removes what has come meanwhile. Returns what is left. */

@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { copyCatalog } from '../catalog/local-copy.ts';
@@ -12,9 +11,9 @@ import { createBucketFiles } from '../store/bucket-files.ts';
 import { dayOf } from '../store/object-keys.ts';
 import { createS3Client } from '../store/s3-client.ts';
 import { iso } from '../time.ts';
-import { openWorkFolder } from './catalog-tools.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { type Output, table } from './output.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 export interface QueryOptions {
   /** A folder for the files that are fetched, to be kept. */
@@ -46,12 +45,9 @@ export async function queryCatalog(
 ): Promise<number> {
   checkOptions(config, options);
   const stop = stopOnSignals();
-  const { folder, remove } = await openWorkFolder(config);
-  // Who reads the rows may stop early, as `head` does, which ends the process at once.
-  const removeNow = (): void => rmSync(folder, { recursive: true, force: true });
-  process.on('exit', removeNow);
+  await using work = await openWorkFolder(config.catalog.folder, 'query');
   try {
-    await answer(config, sql, options, folder, output, stop.signal);
+    await answer(config, sql, options, work.folder, output, stop.signal);
     return EXIT.done;
   } catch (error) {
     if (stop.signal.aborted) return EXIT.failed;
@@ -59,8 +55,6 @@ export async function queryCatalog(
     throw error;
   } finally {
     stop.release();
-    await remove();
-    process.off('exit', removeNow);
   }
 }
 

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openDuck } from '../catalog/duck.ts';
@@ -16,6 +15,7 @@ import { createS3Client } from '../store/s3-client.ts';
 import { iso, SECOND } from '../time.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import { byteCount, type Output } from './output.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 export interface VerifyOptions {
   readonly all?: boolean;
@@ -48,7 +48,8 @@ export async function verifyArchive(config: ConfigWithStore, options: VerifyOpti
   const { catalog, store: storeConfig } = config;
   const { bucket, partSizeBytes } = storeConfig;
   const client = createS3Client(storeConfig, concurrency + 4);
-  const folder = await mkdtemp(join(catalog.folder, 'weixin-media-verify-'));
+  await using work = await openWorkFolder(catalog.folder, 'verify');
+  const { folder } = work;
   const stop = stopOnSignals();
   const watcher = createWatcher(output);
   try {
@@ -75,7 +76,6 @@ export async function verifyArchive(config: ConfigWithStore, options: VerifyOpti
   } finally {
     stop.release();
     client.destroy();
-    await rm(folder, { recursive: true, force: true });
   }
 }
 
