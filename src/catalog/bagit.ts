@@ -4,6 +4,7 @@ import { copyFile, mkdir, opendir, readdir, readFile, rename, rm, stat, writeFil
 import { dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
 import { FailureError } from '../failure.ts';
 import { iso } from '../time.ts';
 import { VERSION } from '../version.ts';
@@ -21,13 +22,15 @@ const FETCHED_AT_ONCE = 8;
 const SELECTION_FILE = 'selection.json';
 const ROWS_FILE = 'metadata/media.ndjson';
 
+const selectionSchema = z.object({
+  bucket: z.string(),
+  since: z.string(),
+  until: z.string(),
+  app: z.string().exactOptional(),
+});
+
 /** What is exported: the media of these days, both included, of one app or of all. */
-export interface BagSelection {
-  readonly bucket: string;
-  readonly since: string;
-  readonly until: string;
-  readonly app?: string;
-}
+export type BagSelection = Readonly<z.output<typeof selectionSchema>>;
 
 /** Why an object is not in a bag as it should be. */
 export interface BagProblem {
@@ -94,6 +97,16 @@ export async function exportBag(
   await removeUnlisted(join(folder, 'data'), rows, objects - problems);
   if (problems === 0) await writeTagFiles(selection, rows, { objects, bytes }, folder, parts.now());
   return { objects, bytes, kept, problems };
+}
+
+/** What was selected when a bag was begun in this folder; `undefined` where none was. */
+export async function readSelection(folder: string): Promise<BagSelection | undefined> {
+  const text = await readFile(join(folder, SELECTION_FILE), 'utf8').catch(() => '{}');
+  try {
+    return selectionSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Makes the folder ours, if it is empty or was. An older manifest goes: the bag is not whole until the end. */

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { exportBag, ForeignFolderError } from '../catalog/bagit.ts';
+import { exportBag, ForeignFolderError, readSelection } from '../catalog/bagit.ts';
 import type { ConfigWithStore } from '../config.ts';
 import { FailureError } from '../failure.ts';
 import { stopOnSignals } from '../lifecycle.ts';
@@ -30,16 +30,20 @@ export async function exportMedia(config: ConfigWithStore, options: ExportOption
   if (dt !== undefined && (since !== undefined || until !== undefined))
     throw new CommandError('--dt and --since or --until exclude each other', EXIT.usage);
   const day = (time: number | undefined): string | undefined => (time === undefined ? undefined : dayOf(iso(time)));
+  const folder = resolve(bagit);
+  const begun = await readSelection(folder);
   const selection = {
     bucket: config.store.bucket,
-    since: day(dt ?? since) ?? FIRST_DAY,
-    until: day(dt ?? until) ?? day(Date.now()) ?? FIRST_DAY,
+    since: day(dt ?? since) ?? begun?.since ?? FIRST_DAY,
+    // Begun on another day, the same command goes on.
+    until: day(dt ?? until) ?? begun?.until ?? day(Date.now()) ?? FIRST_DAY,
     ...(app === undefined ? {} : { app }),
   };
   const stop = stopOnSignals();
   await using tools = await openCatalogTools(config);
   using progress = output.progress('export', 0);
-  const folder = resolve(bagit);
+  if (begun !== undefined && until === undefined && dt === undefined)
+    output.note(`goes on with a bag of days up to ${selection.until}`);
   try {
     const bag = await exportBag(
       {

@@ -87,6 +87,19 @@ test('an app becomes a bag over all its days', async () => {
   expect(await mistakesIn(bag)).toEqual([]);
 });
 
+test('what was begun on another day goes on with the days that it had', async () => {
+  const bag = join(archive.folder, 'yesterday');
+  const app = 'wx0123456789abcdef';
+  await mkdir(bag);
+  const selection = { bucket: archive.environment['ARCHIVE_BUCKET'], since: '2026-06-01', until: DT, app };
+  await writeFile(join(bag, 'selection.json'), `${JSON.stringify(selection)}\n`);
+  const result = await exported(bag, '--app', app);
+  expect(result.stderr).toContain(`goes on with a bag of days up to ${DT}`);
+  expect(result.rows().at(-1)).toMatchObject({ objects: 12, problems: 0 });
+  expect(await mistakesIn(bag)).toEqual([]);
+  expect((await exported(bag, '--app', app, '--until', '2026-06-16')).code).toBe(2);
+});
+
 test('what the catalog has no row of any more is not left in a bag', async () => {
   const bag = join(archive.folder, 'erased');
   expect((await exported(bag, '--dt', DT)).code).toBe(0);
