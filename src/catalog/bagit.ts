@@ -8,10 +8,11 @@ import { z } from 'zod';
 import { FailureError } from '../failure.ts';
 import { iso } from '../time.ts';
 import { VERSION } from '../version.ts';
-import { tablePrefix } from './catalog-keys.ts';
+import { type Partition, tablePrefix } from './catalog-keys.ts';
 import { fromParquet } from './duck.ts';
 import type { FlushParts } from './flush.ts';
 import { inParallel } from './in-parallel.ts';
+import { listHeads } from './manifest-chain.ts';
 import { downloadRows } from './manifest-rows.ts';
 import { columnsOf, copyLines, withAllColumns } from './parquet.ts';
 import { TABLES } from './tables.ts';
@@ -44,6 +45,8 @@ export interface Bag {
   /** There from an earlier run, whole. */
   readonly kept: number;
   readonly problems: number;
+  /** Days of these media that no manifest has: they may get more. */
+  readonly openDays: readonly string[];
 }
 
 /** The folder holds something that is no bag of this selection. */
@@ -68,7 +71,7 @@ interface BagRow {
  * Exports media as a BagIt bag: each object below `data/` under its key, checked against its row while it is written, the
  * rows as a tag file. The manifests are written last, and only if nothing is wrong: before that it is no valid bag.
  *
- * Broken off, it goes on: what is there whole is not fetched again. Memory does not grow with the number of objects.
+ * Broken off, it goes on: what is there whole is not fetched again. Of no objects no bag is made. Memory does not grow with the number of objects.
  *
  * @throws ForeignFolderError, FailureError, and what the disk throws
  * @see https://www.rfc-editor.org/rfc/rfc8493
@@ -79,9 +82,11 @@ export async function exportBag(
   folder: string,
   signal: AbortSignal,
 ): Promise<Bag> {
-  await claim(folder, selection);
+  const isThere = await isBegun(folder, selection);
   const rows = join(parts.folder, 'media.ndjson');
-  const objects = await writeRows(parts, selection, rows, signal);
+  const { objects, openDays } = await writeRows(parts, selection, rows, signal);
+  if (objects === 0 && !isThere) return { objects, bytes: 0, kept: 0, problems: 0, openDays };
+  await claim(folder, selection);
   parts.onTotal(objects);
   let [bytes, kept, problems] = [0, 0, 0];
   await inParallel(FETCHED_AT_ONCE, rowsIn(rows), async (row) => {
@@ -95,8 +100,8 @@ export async function exportBag(
     parts.onObject();
   });
   await removeUnlisted(join(folder, 'data'), rows, objects - problems);
-  if (problems === 0) await writeTagFiles(selection, rows, { objects, bytes }, folder, parts.now());
-  return { objects, bytes, kept, problems };
+  if (problems === 0 && objects > 0) await writeTagFiles(selection, rows, { objects, bytes }, folder, parts.now());
+  return { objects, bytes, kept, problems, openDays };
 }
 
 /** What was selected when a bag was begun in this folder; `undefined` where none was. */
@@ -109,18 +114,27 @@ export async function readSelection(folder: string): Promise<BagSelection | unde
   }
 }
 
-/** Makes the folder ours, if it is empty or was. An older manifest goes: the bag is not whole until the end. */
+/** False for a folder that is empty, or not there. @throws ForeignFolderError */
+async function isBegun(folder: string, selection: BagSelection): Promise<boolean> {
+  const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    return [];
+  });
+  if (names.length === 0) return false;
+  const there = await readFile(join(folder, SELECTION_FILE), 'utf8').catch(() => undefined);
+  if (there === selectionText(selection)) return true;
+  throw new ForeignFolderError(`${folder} is not empty, and holds no bag of the same media: name another folder`);
+}
+
+function selectionText(selection: BagSelection): string {
+  return `${JSON.stringify(selection)}\n`;
+}
+
+/** Makes the folder ours. An older manifest goes: the bag is not whole until the end. */
 async function claim(folder: string, selection: BagSelection): Promise<void> {
   await mkdir(folder, { recursive: true });
-  const wanted = `${JSON.stringify(selection)}\n`;
-  const path = join(folder, SELECTION_FILE);
-  if ((await readdir(folder)).length > 0) {
-    const there = await readFile(path, 'utf8').catch(() => undefined);
-    if (there !== wanted)
-      throw new ForeignFolderError(`${folder} is not empty, and holds no bag of the same media: name another folder`);
-  }
   for (const name of ['tagmanifest-sha256.txt', 'manifest-sha256.txt']) await rm(join(folder, name), { force: true });
-  await writeWhole(path, wanted);
+  await writeWhole(join(folder, SELECTION_FILE), selectionText(selection));
 }
 
 async function writeRows(
@@ -128,22 +142,25 @@ async function writeRows(
   { since, until, app }: BagSelection,
   path: string,
   signal: AbortSignal,
-): Promise<number> {
-  const paths = await downloadRows(
-    files,
-    tablePrefix('media'),
-    folder,
-    (partition) => partition.dt >= since && partition.dt <= until && (app === undefined || partition.app === app),
-    signal,
-  );
+): Promise<Pick<Bag, 'objects' | 'openDays'>> {
+  const sealed = new Set((await listHeads(files, signal)).map(({ dt }) => dt));
+  const days = new Set<string>();
+  const isWanted = (partition: Partition): boolean => {
+    const { dt } = partition;
+    if (dt < since || dt > until || (app !== undefined && partition.app !== app)) return false;
+    days.add(dt);
+    return true;
+  };
+  const paths = await downloadRows(files, tablePrefix('media'), folder, isWanted, signal);
   if (paths.length === 0) {
     await writeFile(path, '');
-    return 0;
+    return { objects: 0, openDays: [] };
   }
   const source = await withAllColumns(duck, TABLES.media, fromParquet(paths), signal);
   await copyLines(duck, `SELECT ${columnsOf(TABLES.media)} FROM ${source} ORDER BY key`, path, signal);
   const [answer] = await duck.rows(`SELECT count(*) AS n FROM ${source}`, signal);
-  return Number(answer?.['n']);
+  const openDays = [...days].filter((dt) => !sealed.has(dt)).toSorted();
+  return { objects: Number(answer?.['n']), openDays };
 }
 
 async function* rowsIn(path: string): AsyncIterable<BagRow> {

@@ -14,7 +14,7 @@ import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, FailureError } from '../failure.ts';
 import { appIdSchema } from '../media/media-job.ts';
 import { redisTrouble } from '../redis/redis-trouble.ts';
-import { DAY, HOUR, MINUTE, SECOND } from '../time.ts';
+import { DAY, HOUR, iso, MINUTE, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
 import type { RebuildOptions } from './catalog-rebuild.ts';
 import { CommandError, EXIT } from './command-error.ts';
@@ -169,7 +169,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
   command(program, 'export', 'Writes a day, or an app, to a folder as a BagIt bag.')
     .requiredOption('--bagit <folder>', 'the folder of the bag')
-    .option('--dt <day>', 'this day: YYYY-MM-DD', instant)
+    .option('--dt <day>', 'this day: YYYY-MM-DD', wholeDay)
     .option('--app <appId>', 'of this account', ownAppId)
     .option('--since <time>', 'of days from this one on: ISO-8601, or 24h, 7d ago', instant)
     .option('--until <time>', 'of days up to this one', instant)
@@ -379,6 +379,14 @@ function instant(text: string): number {
   if (count !== undefined && unit !== undefined) return Date.now() - Number(count) * (UNITS[unit] ?? 0);
   const time = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
   if (Number.isNaN(time)) throw new InvalidArgumentError('an ISO-8601 time, or 90min, 24h, 7d is expected');
+  return time;
+}
+
+function wholeDay(text: string): number {
+  const time = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(text) : Number.NaN;
+  // 30 February is 2 March to it.
+  if (Number.isNaN(time) || !iso(time).startsWith(text))
+    throw new InvalidArgumentError('a day is expected: YYYY-MM-DD');
   return time;
 }
 

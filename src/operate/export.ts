@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { exportBag, ForeignFolderError, readSelection } from '../catalog/bagit.ts';
+import { type BagSelection, exportBag, ForeignFolderError, readSelection } from '../catalog/bagit.ts';
 import type { ConfigWithStore } from '../config.ts';
 import { FailureError } from '../failure.ts';
 import { stopOnSignals } from '../lifecycle.ts';
@@ -22,7 +22,13 @@ export interface ExportOptions {
 /** Earlier than any media. */
 const FIRST_DAY = '2011-01-01';
 
-/** `export --bagit`: a day, or an app, as a BagIt bag. Exit 1 when an object is not what the catalog says: then it is no valid bag. */
+/** Open days that are named. */
+const MAX_TOLD = 10;
+
+/**
+ * `export --bagit`: a day, or an app, as a BagIt bag. Exit 1 when an object is not what the catalog says: then it is no valid
+ * bag; and when there is nothing to export.
+ */
 export async function exportMedia(config: ConfigWithStore, options: ExportOptions, output: Output): Promise<number> {
   const { dt, since, until, app, bagit } = options;
   if (dt === undefined && app === undefined)
@@ -32,7 +38,7 @@ export async function exportMedia(config: ConfigWithStore, options: ExportOption
   const day = (time: number | undefined): string | undefined => (time === undefined ? undefined : dayOf(iso(time)));
   const folder = resolve(bagit);
   const begun = await readSelection(folder);
-  const selection = {
+  const selection: BagSelection = {
     bucket: config.store.bucket,
     since: day(dt ?? since) ?? begun?.since ?? FIRST_DAY,
     // Begun on another day, the same command goes on.
@@ -58,7 +64,12 @@ export async function exportMedia(config: ConfigWithStore, options: ExportOption
       stop.signal,
     );
     progress.stop();
-    const { objects, bytes, kept, problems } = bag;
+    const { objects, bytes, kept, problems, openDays } = bag;
+    if (objects === 0) throw new CommandError(`the catalog has no media of ${described(selection)}: there is no bag`);
+    if (openDays.length > 0)
+      output.note(
+        `not closed yet, and may get more media: ${openDays.slice(0, MAX_TOLD).join(', ')}${openDays.length > MAX_TOLD ? ', …' : ''}`,
+      );
     output.result({ ...bag, folder }, () => {
       const end = problems === 0 ? 'a valid bag' : `${problems} objects are not as the catalog says: no valid bag`;
       return `${objects} objects, ${byteCount(bytes)}, ${kept} of them there already; ${folder}: ${end}`;
@@ -75,4 +86,9 @@ export async function exportMedia(config: ConfigWithStore, options: ExportOption
   } finally {
     stop.release();
   }
+}
+
+function described({ since, until, app }: BagSelection): string {
+  const days = since === until ? since : `${since} to ${until}`;
+  return app === undefined ? days : `${app}, ${days}`;
 }

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { DT, openSealedArchive, type SealedArchive } from '../support/sealed-archive.ts';
 import { type CommandResult, runCommand } from '../support/stack.ts';
 
+const never = new AbortController().signal;
 const run = promisify(execFile);
 let archive: SealedArchive;
 let keys: string[];
@@ -126,8 +127,39 @@ test('a folder that holds something else is refused, and left as it is', async (
 test.each([
   ['neither a day nor an app', []],
   ['a day and a time', ['--dt', DT, '--since', DT]],
+  ['a time for a day', ['--dt', '7d']],
+  ['an hour for a day', ['--dt', `${DT}T12:00:00Z`]],
+  ['a day that is none', ['--dt', '2026-02-30']],
 ])('%s is wrong usage', async (_what, args) => {
   expect((await exported(join(archive.folder, 'never'), ...args)).code).toBe(2);
+});
+
+test.each([
+  ['a day without rows', ['--dt', '2026-06-20'], '2026-06-20'],
+  ['an account that nobody knows', ['--app', 'wxffffffffffffffff', '--until', DT], 'wxffffffffffffffff'],
+])('%s makes no bag, and is told', async (_what, args, named) => {
+  const bag = join(archive.folder, 'nothing');
+  const result = await exported(bag, ...args);
+  expect(result).toMatchObject({ code: 1, stdout: '' });
+  expect(result.stderr).toContain(`the catalog has no media of ${named}`);
+  await expect(readdir(bag)).rejects.toThrow('ENOENT');
+});
+
+test('of a day that is not closed yet it is told; a bag whose media have all gone is none any more', async () => {
+  await using other = await openSealedArchive();
+  await other.add(1);
+  await other.close();
+  const bag = join(other.folder, 'bag');
+  const args = ['export', '--bagit', bag, '--json', '--dt', DT];
+  expect((await runCommand(args, { env: other.environment })).stderr).not.toContain('not closed');
+  for await (const { key } of other.files.list('manifests/', never)) await other.files.remove(key, never);
+  const open = await runCommand(args, { env: other.environment });
+  expect(open.code).toBe(0);
+  expect(open.stderr).toContain(`not closed yet, and may get more media: ${DT}`);
+  for await (const { key } of other.files.list('catalog/media/', never)) await other.files.remove(key, never);
+  expect((await runCommand(args, { env: other.environment })).code).toBe(1);
+  const files = await readdir(bag, { recursive: true, withFileTypes: true });
+  expect(files.filter((one) => one.isFile() && /^manifest|\.jpg$/.test(one.name))).toEqual([]);
 });
 
 test('objects that are not what the catalog says are named, and there is no valid bag', async () => {
