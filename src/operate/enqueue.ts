@@ -120,7 +120,10 @@ async function* readable(input: AsyncIterable<Uint8Array>, file: string): AsyncG
   try {
     yield* input;
   } catch (error) {
-    throw new CommandError(`${file} can't be read: ${error instanceof Error ? error.message : String(error)}`);
+    throw new CommandError(
+      `${file} can't be read: ${error instanceof Error ? error.message : String(error)}`,
+      EXIT.usage,
+    );
   }
 }
 

@@ -195,10 +195,10 @@ describe('a file of jobs', () => {
   test.each([
     ['is not there', 'missing.ndjson'],
     ['is a folder', 'folder'],
-  ])('that %s fails and is named', async (_what, name) => {
+  ])('that %s is wrong usage, and is named', async (_what, name) => {
     await mkdir(join(stack.folder, 'folder'), { recursive: true });
     const { code, stdout, stderr } = await stack.command(['enqueue', '--file', name, '--json']);
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toMatch(new RegExp(`^${name} can't be read: .+\n$`));
   });
 
