@@ -342,6 +342,8 @@ async function keepRunning(
       `  . ${folder}/env.sh`,
       '  npm run -s cli -- status',
       '  npm run -s cli -- dead-letters list',
+      '  npm run catalog      (Ctrl-C ends it, and all rows are there), then:',
+      '  npm run -s cli -- query "select kind, count(*) from media group by kind"',
       'Ctrl-C ends it.',
     ].join('\n'),
   );
