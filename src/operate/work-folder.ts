@@ -28,7 +28,8 @@ export async function openWorkFolder(parent: string, name: string): Promise<Work
     folder,
     [Symbol.asyncDispose]: async () => {
       clearInterval(timer);
-      await rm(folder, { recursive: true, force: true });
+      // What was given up when the process was asked to stop may still write to it.
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
       process.off('exit', removeNow);
     },
   };

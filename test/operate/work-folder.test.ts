@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
@@ -46,6 +46,23 @@ test('a process that lives touches its folder, and makes it anew where it is gon
   } finally {
     vi.useRealTimers();
   }
+  expect(await readdir(parent)).toEqual([]);
+});
+
+test('it goes while what was given up still writes to it', async () => {
+  const { folder, ...one } = await openWorkFolder(parent, 'derive');
+  let isOver = false;
+  async function writing(): Promise<void> {
+    for (let index = 0; !isOver && index < 400; index += 1) {
+      const path = join(folder, `${index % 7}`);
+      await mkdir(path).catch(() => undefined);
+      await writeFile(join(path, `${index}`), 'x').catch(() => undefined);
+    }
+  }
+  const writers = Promise.all(Array.from({ length: 8 }, writing));
+  await expect(one[Symbol.asyncDispose]()).resolves.toBeUndefined();
+  isOver = true;
+  await writers;
   expect(await readdir(parent)).toEqual([]);
 });
 
