@@ -268,7 +268,7 @@ test('a worker that stood still during an erasure takes back what it stores afte
   // Another takes the jobs over, and knows.
   const awake = stack.worker();
   await untilIdle(stack);
-  expect(logLines(awake, 'was erased meanwhile')).toHaveLength(2);
+  await eventually(() => (logLines(awake, 'was erased meanwhile').length === 2 ? true : undefined));
   const second = await stack.command([...who, '--continue', id], { input: openId });
   expect(second.rows().at(-1)).toMatchObject({ status: 'complete', runs: 2 });
   frozen.process.kill('SIGCONT');
