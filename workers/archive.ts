@@ -38,8 +38,9 @@ import { takePulse } from '../src/redis/pulse.ts';
 import { createBucketFiles } from '../src/store/bucket-files.ts';
 import { addContentMd5 } from '../src/store/content-md5.ts';
 import { type PayloadCheck, probePayloadCheck } from '../src/store/probe.ts';
+import { createDirectPut } from '../src/store/put-object.ts';
 import { readBackStore } from '../src/store/read-back.ts';
-import { createS3Client } from '../src/store/s3-client.ts';
+import { createS3Client, DEFAULT_S3_TIMEOUTS } from '../src/store/s3-client.ts';
 import { createS3Store } from '../src/store/s3-store.ts';
 import { elapsed, iso, SECOND } from '../src/time.ts';
 import { VERSION } from '../src/version.ts';
@@ -100,7 +101,15 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
   const budget = new ByteBudget(worker.memoryBudgetBytes);
   /** What the store checks; unknown until it has answered. */
   let payloadCheck: PayloadCheck | undefined;
-  const s3Store = createS3Store({ client: s3, bucket: storeConfig.bucket, partSizeBytes: storeConfig.partSizeBytes });
+  const { bucket, partSizeBytes } = storeConfig;
+  const direct = createDirectPut({
+    client: s3,
+    bucket,
+    timeouts: storeConfig.timeouts ?? DEFAULT_S3_TIMEOUTS,
+    connections: worker.concurrency,
+    needsMd5: () => payloadCheck !== undefined && payloadCheck !== 'sha256',
+  });
+  const s3Store = createS3Store({ client: s3, bucket, partSizeBytes, put: direct.put });
   const store = readBackStore(s3Store, () => payloadCheck === undefined || payloadCheck === 'nothing');
   const announce = announceTo(createOutbox(redis, keys, now));
   const deadLetters = createDeadLetters(store, createDeadLetterIndex(redis, keys, now), announce, now);
@@ -154,7 +163,6 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     now,
   };
   const recover = recoverMedia.bind(undefined, store);
-  const { bucket, partSizeBytes } = storeConfig;
   const forget = forgetMedia.bind(undefined, store, createBucketFiles({ client: s3, bucket, partSizeBytes }));
   const settle = createSettle({ markers, deadLetters, recover, forget, mediaTtlMs: media.ttlMs, now, observe });
   const door = createDoor({
@@ -260,7 +268,10 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     pulse.stop();
     locks.stop();
     await within(CLOSE_TIMEOUT_MS, Promise.all([throughput.flush(), fleet.leave(workerId)]));
-    await within(CLOSE_TIMEOUT_MS, Promise.all([http.close(), videos.close(), health?.close(), lanes.close()]));
+    await within(
+      CLOSE_TIMEOUT_MS,
+      Promise.all([http.close(), videos.close(), direct.close(), health?.close(), lanes.close()]),
+    );
     s3.destroy();
     blocking.disconnect();
     await closeRedis(redis);

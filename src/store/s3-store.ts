@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { DeleteObjectCommand, PutObjectCommand, type PutObjectCommandInput, type S3Client } from '@aws-sdk/client-s3';
+import { DeleteObjectCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { type Failure, FailureError, fail, type Result, succeed } from '../failure.ts';
 import {
   type ArchiveStore,
@@ -14,8 +14,8 @@ import {
 import { attempt } from './attempt.ts';
 import { listObjects } from './list-objects.ts';
 import { abandonUploads, uploadInParts } from './multipart-upload.ts';
-import { withPayloadHash } from './payload-hash.ts';
-import { etagOf, headObject, openObject } from './read-object.ts';
+import { type PutObject, putBySdk } from './put-object.ts';
+import { headObject, openObject } from './read-object.ts';
 import { classifyStoreError, isConditionUnsupported, isPreconditionFailed, leavesOutcomeOpen } from './s3-errors.ts';
 
 /** A dead letter with a forged history is 6 MB at most; a larger document is not one of ours. */
@@ -25,16 +25,23 @@ export interface S3StoreOptions {
   readonly client: S3Client;
   readonly bucket: string;
   readonly partSizeBytes: number;
+  /** How an object in memory is written; by default as the SDK does it. */
+  readonly put?: PutObject;
 }
 
 /** The archive store on S3. @see ArchiveStore for what callers may rely on. */
-export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions): ArchiveStore {
+export function createS3Store({
+  client,
+  bucket,
+  partSizeBytes,
+  put = putBySdk(client, bucket),
+}: S3StoreOptions): ArchiveStore {
   /** Turned off for good by the first answer that says the store has no conditional writes. */
   let createOnly = true;
 
   async function write(object: WholeObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {
     try {
-      return succeed(createdReceipt(object.digest, await putWhole(object, signal)));
+      return succeed(createdReceipt(object.digest, await put(object, createOnly, signal)));
     } catch (error) {
       signal.throwIfAborted();
       if (createOnly && isConditionUnsupported(error)) {
@@ -43,23 +50,6 @@ export function createS3Store({ client, bucket, partSizeBytes }: S3StoreOptions)
       }
       return afterFailedWrite(object, object.digest, classifyStoreError(error), signal);
     }
-  }
-
-  async function putWhole(
-    { key, body, contentType, metadata, digest }: WholeObject,
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    const input: PutObjectCommandInput = {
-      Bucket: bucket,
-      Key: key,
-      Body: body,
-      ContentLength: digest.sizeBytes,
-      ContentType: contentType,
-      Metadata: { ...metadata },
-      ...(createOnly ? { IfNoneMatch: '*' } : {}),
-    };
-    const command = withPayloadHash(new PutObjectCommand(input), digest.sha256);
-    return etagOf((await client.send(command, { abortSignal: signal })).ETag);
   }
 
   async function writeStream(object: StreamedObject, signal: AbortSignal): Promise<Result<WriteReceipt>> {

@@ -63,10 +63,20 @@ describe.each([
   ['as ever', false],
   ['with Content-MD5, where it is asked for', true],
 ])('a write %s', (_how, contentMd5) => {
-  test.each([0, 1, 70_000])('of %i bytes is one PutObject that is signed with their SHA-256', async (sizeBytes) => {
+  test.each(
+    [0, 1, 70_000].flatMap((sizeBytes) => [
+      { sizeBytes, direct: true },
+      { sizeBytes, direct: false },
+    ]),
+  )('of $sizeBytes bytes is one PutObject that is signed with their SHA-256 (direct: $direct)', async (how) => {
+    const { sizeBytes, direct } = how;
     await using bench = await openBench({ contentMd5 });
+    const { client, proxy } = bench;
+    const { bucket } = backend;
+    const store = direct ? bench.store : createS3Store({ client, bucket, partSizeBytes: PART_SIZE_BYTES });
     const object = wholeObject(someBytes(sizeBytes));
-    expect(await bench.store.write(object, never)).toMatchObject({ ok: true });
+    expect(await store.write(object, never)).toMatchObject({ ok: true });
+    expect(proxy.seen).toHaveLength(1);
     expect(bench.proxy.seen.map(({ operation }) => operation)).toEqual(['PutObject']);
     const [headers = {}] = headersOf(bench, 'PutObject');
     expectPlain(headers, sizeBytes);
@@ -126,7 +136,8 @@ test('a bit that flips on the way is noticed by Content-MD5 alone', async () => 
     { step: 'build', priority: 'low' },
   );
   const object = wholeObject(someBytes(1_000));
-  expect(await bench.store.write(object, never)).toMatchObject({
+  const store = createS3Store({ client: bench.client, bucket: backend.bucket, partSizeBytes: PART_SIZE_BYTES });
+  expect(await store.write(object, never)).toMatchObject({
     ok: false,
     failure: { code: 'store-corrupted', detail: 'BadDigest' },
   });

@@ -11,7 +11,8 @@ import { startEmbeddedS3 } from '../../src/demo/embedded-s3.ts';
 import { Secret } from '../../src/secret.ts';
 import type { ArchiveStore, StreamedObject, WholeObject } from '../../src/store/archive-store.ts';
 import { addContentMd5 } from '../../src/store/content-md5.ts';
-import { createS3Client, type S3Timeouts } from '../../src/store/s3-client.ts';
+import { createDirectPut } from '../../src/store/put-object.ts';
+import { createS3Client, DEFAULT_S3_TIMEOUTS, type S3Timeouts } from '../../src/store/s3-client.ts';
 import { createS3Store } from '../../src/store/s3-store.ts';
 import { type FaultProxy, type FaultProxyOptions, startFaultProxy } from './fault-proxy.ts';
 
@@ -109,12 +110,19 @@ export async function openStoreBench(
   if (contentMd5) addContentMd5(client);
   const direct = clientOf(backend);
   const { bucket } = backend;
+  const puts = createDirectPut({
+    client,
+    bucket,
+    timeouts: timeouts ?? DEFAULT_S3_TIMEOUTS,
+    connections: 16,
+    needsMd5: () => contentMd5,
+  });
   return {
     backend,
     proxy,
     client,
     direct,
-    store: createS3Store({ client, bucket, partSizeBytes: PART_SIZE_BYTES }),
+    store: createS3Store({ client, bucket, partSizeBytes: PART_SIZE_BYTES, put: puts.put }),
     bytesAt: async (key) => {
       try {
         const { Body } = await direct.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
@@ -134,6 +142,7 @@ export async function openStoreBench(
       return Uploads.map(({ Key = '' }) => Key);
     },
     [Symbol.asyncDispose]: async () => {
+      await puts.close();
       client.destroy();
       direct.destroy();
       await proxy[Symbol.asyncDispose]();

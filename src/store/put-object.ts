@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import { PutObjectCommand, type S3Client } from '@aws-sdk/client-s3';
+import type { WholeObject } from './archive-store.ts';
+import { type FirstTry, replayFirstTry } from './first-try.ts';
+import { withPayloadHash } from './payload-hash.ts';
+import { createPutRoute } from './put-route.ts';
+import { etagOf } from './read-object.ts';
+import { createRequestPool, type RequestPool } from './request-pool.ts';
+import type { S3Timeouts } from './s3-client.ts';
+
+/**
+ * One PutObject, with the tries that belong to it. Returns the ETag, where the store tells it.
+ *
+ * @throws what the S3 client throws, or the signal's reason when it aborts.
+ */
+export type PutObject = (object: WholeObject, createOnly: boolean, signal: AbortSignal) => Promise<string | undefined>;
+
+export interface DirectPutOptions {
+  readonly client: S3Client;
+  readonly bucket: string;
+  readonly timeouts: S3Timeouts;
+  /** At least the number of writes at once, or they queue for sockets. */
+  readonly connections: number;
+  /** True where the store must be given `Content-MD5`, since it checks nothing else. */
+  readonly needsMd5: () => boolean;
+}
+
+export interface DirectPut {
+  readonly put: PutObject;
+  close(): Promise<void>;
+}
+
+/** PutObject as the SDK makes it. */
+export function putBySdk(client: S3Client, bucket: string): PutObject {
+  return (object, createOnly, signal) => sendBySdk(client, commandOf(object, bucket, createOnly), signal);
+}
+
+/**
+ * PutObject without the SDK's middleware, which costs more than all else that is done for an object together.
+ *
+ * A request is signed by the SDK's own signer, with its credentials, its clock and the address that it has found out, and
+ * sent over undici. Whatever is not a success is handed to the SDK as the outcome of its own first try: what it means,
+ * whether and when there is another try, and what is to be learnt from it (the server's clock) is the SDK's to say, and
+ * so are the further tries.
+ */
+export function createDirectPut({ client, bucket, timeouts, connections, needsMd5 }: DirectPutOptions): DirectPut {
+  const findRoute = createPutRoute(client, bucket);
+  let pool: RequestPool | undefined;
+
+  async function put(object: WholeObject, createOnly: boolean, signal: AbortSignal): Promise<string | undefined> {
+    signal.throwIfAborted();
+    const command = commandOf(object, bucket, createOnly);
+    const route = await findRoute(signal);
+    // A way that is not ours to go, or that can't be found just now.
+    if (route === undefined) return sendBySdk(client, command, signal);
+    pool ??= createRequestPool(route.origin, timeouts, connections);
+    const { path, headers } = await route.sign(object.key, headersOf(object, createOnly, needsMd5()));
+    const tried = await pool.send({ method: 'PUT', path, headers, body: object.body }, signal);
+    if (tried.type === 'answer' && tried.status >= 200 && tried.status < 300) return etagOf(tried.headers['etag']);
+    return sendBySdk(client, replayFirstTry(command, tried satisfies FirstTry), signal);
+  }
+
+  return { put, close: async () => pool?.close() };
+}
+
+async function sendBySdk(
+  client: S3Client,
+  command: PutObjectCommand,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  return etagOf((await client.send(command, { abortSignal: signal })).ETag);
+}
+
+function commandOf(
+  { key, body, contentType, metadata, digest }: WholeObject,
+  bucket: string,
+  createOnly: boolean,
+): PutObjectCommand {
+  const command = new PutObjectCommand({
+    Bucket: bucket,
+    Key: key,
+    Body: body,
+    ContentLength: digest.sizeBytes,
+    ContentType: contentType,
+    Metadata: { ...metadata },
+    ...(createOnly ? { IfNoneMatch: '*' } : {}),
+  });
+  return withPayloadHash(command, digest.sha256);
+}
+
+/** The same as the SDK makes of the command. */
+function headersOf(
+  { body, contentType, metadata, digest }: WholeObject,
+  createOnly: boolean,
+  withMd5: boolean,
+): Record<string, string> {
+  const headers: Record<string, string> = {
+    'content-length': String(digest.sizeBytes),
+    'content-type': contentType,
+    'x-amz-content-sha256': digest.sha256,
+  };
+  if (createOnly) headers['if-none-match'] = '*';
+  if (withMd5) headers['content-md5'] = createHash('md5').update(body).digest('base64');
+  for (const name in metadata) headers[`x-amz-meta-${name.toLowerCase()}`] = metadata[name] ?? '';
+  return headers;
+}

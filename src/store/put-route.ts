@@ -1,0 +1,149 @@
+import { createHash, createHmac, type Hash, type Hmac } from 'node:crypto';
+import { PutObjectCommand, type S3Client } from '@aws-sdk/client-s3';
+import { SignatureV4 } from '@smithy/signature-v4';
+
+/** Where objects of a bucket are put, and how a request for that is signed. */
+export interface PutRoute {
+  readonly origin: URL;
+  /** Signs a PutObject. @param headers with `x-amz-content-sha256`; names in lower case. */
+  sign(key: string, headers: Record<string, string>): Promise<SignedPut>;
+}
+
+export interface SignedPut {
+  readonly path: string;
+  readonly headers: Record<string, string>;
+}
+
+/** What the SDK would send. */
+interface SampleRequest {
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly port?: number;
+  readonly path: string;
+  readonly headers: Record<string, string>;
+}
+
+/** Any key will do whose last character stands in the path as it is. */
+const SAMPLE_KEY = 'k';
+
+/** A plain signature of S3. A bucket that wants another one (S3 Express, multi-region access points) is the SDK's. */
+const S3_SCOPE = /^AWS4-HMAC-SHA256 Credential=[^,]+\/\d{8}\/([^/,]+)\/s3\/aws4_request,/;
+
+/**
+ * Finds out once where the SDK sends the objects of a bucket, by having it make a request that is not sent: endpoint,
+ * virtual host or path style, region and whatever else it knows of.
+ *
+ * @returns a function that gives the route; `undefined` while it can't be had (no credentials) and for buckets that ask
+ *   for more than a plain signature.
+ */
+export function createPutRoute(
+  client: S3Client,
+  bucket: string,
+): (signal: AbortSignal) => Promise<PutRoute | undefined> {
+  /** `null`: not ours to go. */
+  let route: PutRoute | null | undefined;
+  return async (signal) => {
+    if (route === undefined) {
+      const sample = await sampleRequest(client, bucket, signal);
+      if (sample !== undefined) route = routeOf(sample, client) ?? null;
+    }
+    return route ?? undefined;
+  };
+}
+
+async function sampleRequest(
+  client: S3Client,
+  bucket: string,
+  signal: AbortSignal,
+): Promise<SampleRequest | undefined> {
+  const command = new PutObjectCommand({ Bucket: bucket, Key: SAMPLE_KEY, Body: new Uint8Array() });
+  let sample: SampleRequest | undefined;
+  command.middlewareStack.add(
+    () => async (args) => {
+      sample = args.request as SampleRequest;
+      return { response: undefined, output: { $metadata: {} } };
+    },
+    // After the signature.
+    { step: 'finalizeRequest', priority: 'low', name: 'sampleRequest' },
+  );
+  // Whatever is wrong is met again by the SDK, which says so.
+  await client.send(command, { abortSignal: signal }).catch(() => undefined);
+  return sample;
+}
+
+function routeOf(sample: SampleRequest, client: S3Client): PutRoute | undefined {
+  const { protocol, hostname, port, path, headers: sampled } = sample;
+  const region = S3_SCOPE.exec(sampled['authorization'] ?? '')?.[1];
+  if (region === undefined || 'x-amz-s3session-token' in sampled || !path.endsWith(`/${SAMPLE_KEY}`)) return undefined;
+  const origin = new URL(`${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`);
+  const folder = path.slice(0, -SAMPLE_KEY.length);
+  const { config } = client;
+  const signer = new SignatureV4({
+    credentials: config.credentials,
+    region,
+    service: 's3',
+    sha256: NodeSha256,
+    uriEscapePath: false,
+    applyChecksum: false,
+  });
+  const common = {
+    host: sampled['host'] ?? origin.host,
+    ...(sampled['user-agent'] === undefined ? {} : { 'user-agent': sampled['user-agent'] }),
+  };
+  return {
+    origin,
+    async sign(key, headers) {
+      const request = {
+        method: 'PUT',
+        protocol,
+        hostname,
+        path: folder + encodedKey(key),
+        query: {},
+        headers: { ...common, ...headers },
+      };
+      // Kept right by the SDK, from the dates of the server's answers.
+      const signingDate = new Date(Date.now() + config.systemClockOffset);
+      const signed = await signer.sign(request, { signingDate });
+      return { path: request.path, headers: signed.headers };
+    },
+  };
+}
+
+/** As S3 wants it for a signature: all but unreserved characters, and the slashes between folders. */
+function encodedKey(key: string): string {
+  return key.split('/').map(encodedSegment).join('/');
+}
+
+function encodedSegment(segment: string): string {
+  return encodeURIComponent(segment).replace(
+    /[!'()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+}
+
+type HashInput = string | ArrayBuffer | ArrayBufferView;
+
+/** SHA-256 for the signer, without detours: it is needed six times a request. */
+class NodeSha256 {
+  readonly #hash: Hash | Hmac;
+
+  constructor(secret?: HashInput) {
+    this.#hash = secret === undefined ? createHash('sha256') : createHmac('sha256', inputOf(secret));
+  }
+
+  update(data: Uint8Array): void {
+    this.#hash.update(data);
+  }
+
+  async digest(): Promise<Uint8Array> {
+    return this.#hash.digest();
+  }
+
+  reset(): void {
+    throw new Error('a hash of the signer is used once');
+  }
+}
+
+function inputOf(secret: HashInput): string | NodeJS.ArrayBufferView {
+  return secret instanceof ArrayBuffer ? new Uint8Array(secret) : (secret as string | NodeJS.ArrayBufferView);
+}
