@@ -5,7 +5,7 @@ import { Secret } from '../../../src/secret.ts';
 import { createBucketFiles } from '../../../src/store/bucket-files.ts';
 import { createS3Client } from '../../../src/store/s3-client.ts';
 import { SECOND } from '../../../src/time.ts';
-import { answerParent } from '../memory/helper-process.ts';
+import { answerParent } from '../helper-process.ts';
 import { processMemory } from '../memory/process-memory.ts';
 
 export interface ListerAsk {

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startHelper } from '../memory/helper-process.ts';
+import { startHelper } from '../helper-process.ts';
 import type { ListerAnswer, ListerAsk } from './lister.ts';
 import type { StoreAnswer, StoreAsk } from './store.ts';
 

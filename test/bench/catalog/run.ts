@@ -14,7 +14,7 @@ import { createBucketFiles } from '../../../src/store/bucket-files.ts';
 import { createS3Client } from '../../../src/store/s3-client.ts';
 import { DAY, SECOND } from '../../../src/time.ts';
 import { logLines } from '../../support/stack.ts';
-import { startHelper } from '../memory/helper-process.ts';
+import { startHelper } from '../helper-process.ts';
 import { processMemory } from '../memory/process-memory.ts';
 import { type QueryTimes, timeQueries } from './queries.ts';
 import { appIdOf, mediaOf, type Sample } from './rows.ts';

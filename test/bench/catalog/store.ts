@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { answerParent } from '../memory/helper-process.ts';
+import { answerParent } from '../helper-process.ts';
 import { mediaOf, type Sample } from './rows.ts';
 
 export type StoreAsk =

@@ -3,7 +3,7 @@ import { type NewMedia, startWeixinSimulator } from '../../../src/demo/weixin/we
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { APP_ID, APP_SECRET } from '../../support/jobs.ts';
 import { jobOf } from '../../support/stack.ts';
-import { answerParent } from './helper-process.ts';
+import { answerParent } from '../helper-process.ts';
 
 /** A WeChat simulator in a process of its own. */
 export type OriginAsk =

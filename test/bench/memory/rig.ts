@@ -7,7 +7,7 @@ import { startWorkerProcess, type WorkerProcess } from '../../../src/demo/worker
 import { type OpenQueue, openQueue } from '../../../src/operate/open-queue.ts';
 import { APP_ID, APP_SECRET } from '../../support/jobs.ts';
 import { type Environment, healthUrl } from '../../support/stack.ts';
-import { type HelperProcess, startHelper } from './helper-process.ts';
+import { type HelperProcess, startHelper } from '../helper-process.ts';
 import type { OriginAnswer, OriginAsk } from './origin.ts';
 import type { SinkAnswer, SinkAsk } from './sink.ts';
 

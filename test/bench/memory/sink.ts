@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SECOND } from '../../../src/time.ts';
-import { answerParent } from './helper-process.ts';
+import { answerParent } from '../helper-process.ts';
 
 /** How fast the sink reads from each connection from now on; absent: as fast as bytes come. */
 export interface SinkAsk {

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 
 /** A server of a bench in a process of its own, so that its memory is not the worker's. */
 export interface HelperProcess<Ask, Answer> extends AsyncDisposable {
+  readonly pid: number;
   /** Resolves with what the process answers. @throws Error when it says that it could not, or has ended. */
   ask(question: Ask): Promise<Answer>;
 }
@@ -34,7 +35,10 @@ export function startHelper<Ask, Answer>(url: URL, args: readonly string[] = [])
     open.clear();
     exited.resolve();
   });
+  const { pid } = child;
+  if (pid === undefined) throw new Error(`${url.pathname} could not be started`);
   return {
+    pid,
     ask: async (question) => {
       last += 1;
       const waiting = Promise.withResolvers<Answer>();
