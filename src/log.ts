@@ -58,7 +58,10 @@ function stderr(): DestinationStream {
       if (chars + line.length > MAX_BUFFERED_CHARS) return;
       lines.push(line);
       chars += line.length;
-      if (!busy) putNext();
+      if (busy) return;
+      busy = true;
+      // With what else is said in this turn of the event loop.
+      setImmediate(putNext);
     },
   };
 }

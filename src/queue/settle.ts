@@ -83,8 +83,12 @@ export function createSettle(parts: SettleParts): Settle {
     const row = mediaRowOf(object);
     const entry = row === undefined ? undefined : mediaEntryOf(row, !object.created);
     // In one step with the question: what is erased after it has the marker, the entry and the object to find.
-    if (!(await markers.mark(jobId, object, deadline, entry))) return erased(held, signal);
-    if (!(await finish(held, object.key, signal))) return;
+    const [isMarked, hasLetter] = await Promise.all([
+      markers.mark(jobId, object, deadline, entry),
+      hasDeadLetter(jobId),
+    ]);
+    if (!isMarked) return erased(held, signal);
+    if (!(await finish(held, object.key, hasLetter, signal))) return;
     const attempt = ledger.attempts.length + 1;
     observe({ type: 'archived', job, object, durationMs: now() - startedAt, attempt, marginMs: deadline - now() });
   }
@@ -98,19 +102,23 @@ export function createSettle(parts: SettleParts): Settle {
   }
 
   async function known(held: HeldJob, key: string, signal: AbortSignal): Promise<void> {
-    if (await finish(held, key, signal)) observe({ type: 'duplicate', jobId: held.taken.id });
+    const hasLetter = await hasDeadLetter(mediaJobId(held.job));
+    if (await finish(held, key, hasLetter, signal)) observe({ type: 'duplicate', jobId: held.taken.id });
   }
 
   /**
-   * Tells the dead letter, if there is one, then removes the job. Returns false when it has to be done later.
-   *
    * Not only a replay may have one: a producer that was held up between asking for a media and adding it may have added
    * one that had died by then.
    */
-  async function finish(held: HeldJob, archivedKey: string, signal: AbortSignal): Promise<boolean> {
+  async function hasDeadLetter(jobId: string): Promise<boolean> {
+    const [listed] = await deadLetters.index.hasAny([jobId]);
+    return listed === true;
+  }
+
+  /** Tells the dead letter, if there is one, then removes the job. Returns false when it has to be done later. */
+  async function finish(held: HeldJob, archivedKey: string, hasLetter: boolean, signal: AbortSignal): Promise<boolean> {
     const { job, ledger, lane, taken } = held;
-    const [listed] = await deadLetters.index.hasAny([mediaJobId(job)]);
-    if (ledger.replayed === true || listed === true) {
+    if (ledger.replayed === true || hasLetter) {
       const unresolved = await deadLetters.resolve(mediaJobId(job), deadLetterKey(job), archivedKey, signal);
       if (unresolved !== undefined) {
         await postpone(held, unresolved);

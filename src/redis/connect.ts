@@ -2,6 +2,7 @@ import { Cluster, Redis } from 'ioredis';
 import { orAbort } from '../abort.ts';
 import type { Secret } from '../secret.ts';
 import { SECOND } from '../time.ts';
+import { writeTogether } from './write-together.ts';
 
 export interface RedisConfig {
   /** Holds user and password, hence a secret. */
@@ -57,6 +58,7 @@ export function connectRedis(
     // A master that became a replica answers READONLY: reconnect, and send the command again to the new master.
     reconnectOnError: (error: Error) => (error.message.startsWith('READONLY') ? 2 : false),
   });
+  writeTogether(client);
   // BullMQ adds to this number, so it can't be 0: any count of callers may wait for the connection.
   client.setMaxListeners(Number.POSITIVE_INFINITY);
   client.on('error', (error: Error) => {

@@ -32,6 +32,8 @@ export const CONTENDERS: readonly ContenderName[] = ['floor', 'ours', 'rclone', 
 export interface Surroundings extends Places {
   readonly folder: string;
   readonly rclone?: string;
+  /** A folder for CPU profiles of the worker. */
+  readonly profiles?: string;
 }
 
 export async function openContender(name: ContenderName, places: Surroundings): Promise<Contender> {
@@ -72,6 +74,7 @@ async function openOurs(places: Surroundings): Promise<Contender> {
     WEIXIN_API_BASE_URL: places.origin,
     WORKER_CONCURRENCY: String(places.concurrency),
     METRICS_PORT: '0',
+    ...(places.profiles === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${places.profiles}` }),
   };
   await using parts = new AsyncDisposableStack();
   const log = openSync(join(places.folder, 'worker.log'), 'a');

@@ -2,11 +2,12 @@
  * Measures how fast media get from WeChat to the store, beside what else one would use, all in one run.
  *
  *   npm run bench -- [--size 64KiB,1MiB,mix] [--concurrency 64] [--rounds N] [--scale N] [--store sink|ceph]
- *                    [--only floor,ours,…] [--out FOLDER] [--json]
+ *                    [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
  *
  * Sizes: 64KiB, 1MiB, 10MiB, 100MiB and mix (images of 50 to 500 KiB, short voice). Origin, store, Redis and each contender
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
- * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Contenders:
+ * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. `--profile`
+ * leaves CPU profiles of the worker in the folder, for the developer tools of a browser. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
  *   ours        the worker as it is shipped, from jobs in Redis to completed jobs and rows for the catalog
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     store: { type: 'string', default: 'sink' },
     only: { type: 'string', default: CONTENDERS.join(',') },
     out: { type: 'string', default: 'bench-results' },
+    profile: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -95,9 +97,17 @@ async function measure(workload: Workload, concurrency: number): Promise<Cell> {
   const count = Math.ceil(workload.count * scale * Math.min(1, (concurrency + 8) / 40));
   await using opened = new AsyncDisposableStack();
   const contenders = new Map<ContenderName, Contender>();
-  const places: Surroundings = { ...store.places, origin: origin.url, redis: redis.url, concurrency, folder };
+  const places: Surroundings = {
+    ...store.places,
+    origin: origin.url,
+    redis: redis.url,
+    concurrency,
+    folder,
+    ...(rclone === undefined ? {} : { rclone }),
+    ...(values.profile ? { profiles: resolve(values.out) } : {}),
+  };
   for (const name of names) {
-    const contender = opened.use(await openContender(name, rclone === undefined ? places : { ...places, rclone }));
+    const contender = opened.use(await openContender(name, places));
     contenders.set(name, contender);
     // Warm: what is compiled late, connections, tokens.
     await contender.run(idsOf(workload, Math.ceil(count / 2)));
