@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { within } from '../lifecycle.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import type { RedisKeys } from '../redis/keys.ts';
 import { type Clock, SECOND, type Stopwatch } from '../time.ts';
@@ -18,6 +19,8 @@ const GLANCE_MS = SECOND;
 const MARKER_WAIT_SECONDS = 5;
 /** After an error of Redis. */
 const ERROR_PAUSE_MS = SECOND;
+/** Takes under way in one lane, at most: more at once bring little, and find nothing where a lane comes to its end. */
+const MAX_TAKES_AT_ONCE = 8;
 /** For aborted attempts to put their jobs back. */
 const RELEASE_MS = 5 * SECOND;
 
@@ -80,6 +83,10 @@ interface Served extends LaneState {
   lookDue: boolean;
   /** True while this worker looks behind its closed gate. */
   looking: boolean;
+  /** Takes under way. Each counts as a running job already. */
+  taking: number;
+  /** How many of them there may be: more with each that brings a job, one after one that brings none. */
+  takesAtOnce: number;
 }
 
 interface Taking {
@@ -98,6 +105,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const served = new Map<string, Served>();
   const running = new Set<Running>();
   const looks = new Set<Promise<void>>();
+  const takes = new Set<Promise<void>>();
+  /** What a take has met, for the loop to meet it. */
+  let takeError: unknown;
   const workerId = randomUUID();
   let turn = 0;
   let sweptAt = Number.NEGATIVE_INFINITY;
@@ -105,7 +115,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   let rescuedAt = Number.NEGATIVE_INFINITY;
   let lastTurnAt = elapsed();
   let stopping = false;
-  let wake = (): void => undefined;
+  /** Set by whatever may have changed what there is to do, until the loop has come round. */
+  let isAwake = false;
+  let endPause = (): void => undefined;
+
+  function wake(): void {
+    isAwake = true;
+    endPause();
+  }
 
   async function run(): Promise<void> {
     serve(INBOX_LANE);
@@ -122,10 +139,17 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
     await watching;
     // What was taken while `stop` was called goes back.
+    await within(RELEASE_MS, Promise.all(takes));
     await settled(RELEASE_MS);
   }
 
   async function turnOnce(): Promise<void> {
+    isAwake = false;
+    if (takeError !== undefined) {
+      const error = takeError;
+      takeError = undefined;
+      throw error;
+    }
     await gates.refresh();
     if (elapsed() - rescuedAt >= options.rescueEveryMs) await rescue();
     if (elapsed() - sweptAt >= SWEEP_MS) await sweep();
@@ -137,16 +161,24 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     await lookBehindGates();
     if (stopping) return;
     const state = await chooseNext();
-    if (state !== undefined) await takeFrom(state);
+    if (state !== undefined) takeFrom(state);
     else await pause(SECOND);
   }
 
+  function hasFreeSlot(): boolean {
+    return running.size + takes.size < concurrency;
+  }
+
   async function chooseNext(): Promise<Served | undefined> {
-    if (running.size >= concurrency) return undefined;
-    const state = chooseLane(served.values(), isOpen);
+    if (!hasFreeSlot()) return undefined;
+    const state = chooseLane(served.values(), mayTakeFrom);
     if (state === undefined || elapsed() - glancedAt < GLANCE_MS) return state;
     await glance();
-    return chooseLane(served.values(), isOpen);
+    return chooseLane(served.values(), mayTakeFrom);
+  }
+
+  function mayTakeFrom(state: Served): boolean {
+    return state.taking < state.takesAtOnce && isOpen(state);
   }
 
   function isOpen({ appId }: Served): boolean {
@@ -180,6 +212,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       lastTurn: 0,
       lookDue: false,
       looking: false,
+      taking: 0,
+      takesAtOnce: 1,
     };
     served.set(name, state);
     return state;
@@ -231,13 +265,32 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
   }
 
-  async function takeFrom(state: Served): Promise<void> {
-    const taken = await take(state);
-    if (taken !== undefined) void start(state, taken, false);
+  /** Begins to take a job. Several at a time share a way to Redis and back, which is most of what a take costs. */
+  function takeFrom(state: Served): void {
+    state.taking += 1;
+    state.running += 1;
+    const ended = takeAndStart(state).finally(() => {
+      state.taking -= 1;
+      state.running -= 1;
+      takes.delete(ended);
+      wake();
+    });
+    takes.add(ended);
+  }
+
+  async function takeAndStart(state: Served): Promise<void> {
+    try {
+      const taken = await take(state);
+      state.takesAtOnce = taken === undefined ? 1 : Math.min(state.takesAtOnce + 1, MAX_TAKES_AT_ONCE);
+      if (taken !== undefined) void start(state, taken, false);
+    } catch (error) {
+      state.takesAtOnce = 1;
+      takeError = error;
+    }
   }
 
   function mayLookNow(state: Served): state is Served & { readonly appId: string } {
-    return state.appId !== undefined && !state.looking && running.size < concurrency;
+    return state.appId !== undefined && !state.looking && hasFreeSlot();
   }
 
   function look(state: Served): void {
@@ -292,7 +345,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function watchMarkers(): Promise<void> {
     while (!stopping) {
       const idle = [...served.values()].filter((state) => !state.ready && isOpen(state));
-      const busy = running.size >= concurrency || [...served.values()].some((state) => state.ready && isOpen(state));
+      const busy = !hasFreeSlot() || [...served.values()].some((state) => state.ready && isOpen(state));
       if (busy || idle.length === 0) {
         await delay(BUSY_POLL_MS);
         continue;
@@ -321,8 +374,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const due = Math.min(
       ...[...served.values()].filter(isOpen).map(({ nextAt }) => nextAt ?? Number.POSITIVE_INFINITY),
     );
+    if (isAwake) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    wake = resolve;
+    endPause = resolve;
     const timer = setTimeout(resolve, Math.max(1, Math.min(ms, due - now())));
     await promise;
     clearTimeout(timer);

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /**
  * The keys of the state that the fleet shares, beside BullMQ's own. All begin with the prefix, a hash tag, so that
@@ -71,7 +71,7 @@ export function redisKeys(prefix: string): RedisKeys {
     deadByTime: `${prefix}:dead-letters`,
     deadRecords: `${prefix}:dead-letters:records`,
     discarded: (jobId) => `${prefix}:discarded:${jobId}`,
-    erased: (jobId) => `${prefix}:erased:${createHash('sha256').update(jobId).digest('hex')}`,
+    erased: (jobId) => `${prefix}:erased:${hash('sha256', jobId)}`,
     replay: (jobId) => `${prefix}:replay:${jobId}`,
     gates: `${prefix}:gates`,
     probe: (appId) => `${prefix}:gates:probe:${appId}`,
