@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { orAbort, untilAborted } from '../src/abort.ts';
 import { archiveMedia } from '../src/archive/archive-media.ts';
+import { BodyBuffers } from '../src/archive/body-buffers.ts';
 import { ByteBudget } from '../src/archive/byte-budget.ts';
 import { forgetMedia } from '../src/archive/forget-media.ts';
 import { recoverMedia } from '../src/archive/recover-media.ts';
@@ -59,6 +60,8 @@ const QUEUE_STATS_MAX_AGE_MS = 10 * SECOND;
 const STORE_PROBE_TIMEOUT_MS = 20 * SECOND;
 const STORE_PROBE_PAUSE_MS = 30 * SECOND;
 const CLOSE_TIMEOUT_MS = 5 * SECOND;
+/** Of the memory budget, what may be kept for bodies that are to come. */
+const IDLE_SHARE = 1 / 8;
 
 /**
  * The archive worker: config → connections → parts → run → dispose.
@@ -158,6 +161,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     weixin: client,
     store,
     budget,
+    buffers: new BodyBuffers(worker.memoryBudgetBytes * IDLE_SHARE),
     partSizeBytes: storeConfig.partSizeBytes,
     maxBytes: media.maxBytes,
     now,

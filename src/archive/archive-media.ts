@@ -6,6 +6,7 @@ import { annotationsKey, mediaKey, mediaKeyStem } from '../store/object-keys.ts'
 import { type Clock, iso } from '../time.ts';
 import type { MediaBody } from '../weixin/media-body.ts';
 import type { WeixinClient } from '../weixin/weixin-client.ts';
+import type { BodyBuffers } from './body-buffers.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import { digestStream } from './digest-stream.ts';
 import { type Annotations, type AttemptFacts, contentTypeOf, describeObject, extensionOf } from './object-metadata.ts';
@@ -30,6 +31,7 @@ export interface ArchiveParts {
   readonly weixin: WeixinClient;
   readonly store: ArchiveStore;
   readonly budget: ByteBudget;
+  readonly buffers: BodyBuffers;
   readonly partSizeBytes: number;
   readonly maxBytes: number;
   /** What the queue knows of this attempt. */
@@ -108,18 +110,21 @@ async function store(
   body: MediaBody,
   signal: AbortSignal,
 ): Promise<Result<ArchivedObject>> {
-  const { budget, partSizeBytes, maxBytes } = parts;
+  const { budget, buffers, partSizeBytes, maxBytes } = parts;
   const { contentLength } = body;
   if (contentLength !== undefined && contentLength > maxBytes) {
     return fail('media-too-large', { detail: `${contentLength} bytes` });
   }
   // A body of unknown length may turn out to need parts; reserving them later, with a part in hand, could deadlock.
   const fitsOnePart = contentLength !== undefined && contentLength <= partSizeBytes;
-  using _reservation = await budget.reserve(fitsOnePart ? contentLength : PARTS_HELD * partSizeBytes, signal);
+  const neededBytes = fitsOnePart ? buffers.footprint(contentLength) : PARTS_HELD * partSizeBytes;
+  using _reservation = await budget.reserve(neededBytes, signal);
 
   const stream = digestStream(body.chunks);
   const chunks = stream.chunks[Symbol.asyncIterator]();
-  const held = fitsOnePart ? await readWhole(chunks, contentLength) : await readUpTo(chunks, partSizeBytes);
+  const held = fitsOnePart
+    ? await readWhole(chunks, buffers.take(contentLength))
+    : await readUpTo(chunks, partSizeBytes);
 
   const archivedAt = iso(parts.now());
   const named = { key: mediaKey(job, extensionOf(body)), contentType: contentTypeOf(body) };
@@ -143,6 +148,8 @@ async function store(
   }
   if (!receipt.ok) return receipt;
   const { created, digest, etag, stored } = receipt.value;
+  // After any other end some socket may still have it in hand.
+  if (fitsOnePart && created) buffers.give(held.bytes);
   return succeed({
     ...named,
     ...digest,
@@ -156,14 +163,14 @@ async function store(
 }
 
 interface Held {
-  readonly bytes: Uint8Array;
+  readonly bytes: Buffer;
   /** False when there is more to come. */
   readonly ended: boolean;
 }
 
 /** Reads a body of known length into memory that is exactly as large. */
-async function readWhole(chunks: AsyncIterator<Uint8Array>, sizeBytes: number): Promise<Held> {
-  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
+async function readWhole(chunks: AsyncIterator<Uint8Array>, bytes: Buffer): Promise<Held> {
+  const sizeBytes = bytes.byteLength;
   let filled = 0;
   for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) {
     filled += next.value.byteLength;

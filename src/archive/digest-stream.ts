@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Digest } from '../store/archive-store.ts';
+import { tap } from '../tap.ts';
 
 /** Bytes on their way, and what they have been so far. */
 export interface DigestedStream {
@@ -14,17 +15,13 @@ export function digestStream(source: AsyncIterable<Uint8Array>): DigestedStream 
   const hash = createHash('sha256');
   let sizeBytes = 0;
   let sha256: string | undefined;
-
-  async function* chunks(): AsyncIterable<Uint8Array> {
-    for await (const chunk of source) {
-      hash.update(chunk);
-      sizeBytes += chunk.byteLength;
-      yield chunk;
-    }
-  }
+  const chunks = tap(source, (chunk) => {
+    hash.update(chunk);
+    sizeBytes += chunk.byteLength;
+  });
 
   return {
-    chunks: chunks(),
+    chunks,
     digest: () => {
       sha256 ??= hash.digest('hex');
       return { sizeBytes, sha256 };

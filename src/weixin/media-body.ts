@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream';
 import type { TimeLimit } from '../abort.ts';
 import { FailureError, failure } from '../failure.ts';
 import type { SniffedType } from '../media/sniff.ts';
+import { tap } from '../tap.ts';
 import { classifyHttpError } from './http.ts';
 
 /** The bytes of a media as they arrive, and what is known of them beforehand. */
@@ -77,20 +78,30 @@ export async function peekBody(
     throw error;
   }
 
-  async function* chunks(): AsyncIterable<Uint8Array> {
+  let isHeadGiven = head.byteLength === 0;
+  let hasEnded = false;
+  function end(): IteratorReturnResult<undefined> {
+    hasEnded = true;
+    discard();
+    return { done: true, value: undefined };
+  }
+  async function nextChunk(): Promise<IteratorResult<Uint8Array, undefined>> {
+    if (hasEnded) return end();
+    if (!isHeadGiven) {
+      isHeadGiven = true;
+      return { done: false, value: head };
+    }
     try {
-      if (head.byteLength > 0) yield head;
-      while (!complete) {
-        const chunk = await next();
-        if (chunk === undefined) return;
-        yield chunk;
-      }
-    } finally {
-      discard();
+      const chunk = complete ? undefined : await next();
+      return chunk === undefined ? end() : { done: false, value: chunk };
+    } catch (error) {
+      end();
+      throw error;
     }
   }
+  const chunks = { [Symbol.asyncIterator]: () => ({ next: nextChunk, return: async () => end() }) };
 
-  return { head, complete, chunks: chunks(), discard };
+  return { head, complete, chunks, discard };
 }
 
 /** What a body that breaks off means; a stop is thrown as it came. */
@@ -100,20 +111,21 @@ function bodyError(error: unknown, { signal, expired }: TimeLimit): unknown {
 }
 
 /** Checks the bytes that pass against the announced length and the size limit. @throws FailureError */
-export async function* checkLength(
+export function checkLength(
   chunks: AsyncIterable<Uint8Array>,
   contentLength: number | undefined,
   maxBytes: number,
 ): AsyncIterable<Uint8Array> {
   let sizeBytes = 0;
-  for await (const chunk of chunks) {
-    sizeBytes += chunk.byteLength;
+  const onChunk = ({ byteLength }: Uint8Array): void => {
+    sizeBytes += byteLength;
     if (sizeBytes > maxBytes)
       throw new FailureError(failure('media-too-large', { detail: `more than ${maxBytes} bytes` }));
-    yield chunk;
-  }
-  if (contentLength !== undefined && sizeBytes !== contentLength) {
-    throw new FailureError(failure('body-truncated', { detail: `${sizeBytes} of ${contentLength} bytes` }));
-  }
-  if (sizeBytes === 0) throw new FailureError(failure('body-empty'));
+  };
+  const onEnd = (): void => {
+    if (contentLength !== undefined && sizeBytes !== contentLength)
+      throw new FailureError(failure('body-truncated', { detail: `${sizeBytes} of ${contentLength} bytes` }));
+    if (sizeBytes === 0) throw new FailureError(failure('body-empty'));
+  };
+  return tap(chunks, onChunk, onEnd);
 }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ArchivedObject, type ArchiveParts, archiveMedia } from '../../src/archive/archive-media.ts';
+import { BodyBuffers } from '../../src/archive/body-buffers.ts';
 import { ByteBudget } from '../../src/archive/byte-budget.ts';
 import type { FaultAction } from '../../src/demo/weixin/fault.ts';
 import { SAMPLE_FORMATS, type SampleFormat } from '../../src/demo/weixin/sample-media.ts';
@@ -58,6 +59,7 @@ async function openBench(more: Partial<ArchiveParts> = {}, timeouts: Partial<Wei
       weixin: weixin.client,
       store: store.store,
       budget,
+      buffers: new BodyBuffers(MAX_BYTES),
       partSizeBytes: PART_SIZE_BYTES,
       maxBytes: MAX_BYTES,
       now: testClock().now,

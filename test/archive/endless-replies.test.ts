@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { archiveMedia } from '../../src/archive/archive-media.ts';
+import { BodyBuffers } from '../../src/archive/body-buffers.ts';
 import { ByteBudget } from '../../src/archive/byte-budget.ts';
 import type { FailureCode } from '../../src/failure.ts';
 import { PARTS_HELD } from '../../src/store/archive-store.ts';
@@ -50,6 +51,7 @@ async function archive(
     weixin: weixin.client,
     store: bench.store,
     budget,
+    buffers: new BodyBuffers(0),
     partSizeBytes: PART_SIZE_BYTES,
     maxBytes: MAX_BYTES,
     now: testClock().now,

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { archiveMedia } from '../../src/archive/archive-media.ts';
+import { BodyBuffers } from '../../src/archive/body-buffers.ts';
 import { ByteBudget } from '../../src/archive/byte-budget.ts';
 import { FAILURES } from '../../src/failure.ts';
 import { SECOND } from '../../src/time.ts';
@@ -53,6 +54,7 @@ test('whatever WeChat answers, the bytes of a whole media are stored, or nothing
     weixin: weixin.client,
     store: bench.store,
     budget,
+    buffers: new BodyBuffers(0),
     partSizeBytes: PART_BYTES,
     maxBytes: MAX_BYTES,
     now: testClock().now,

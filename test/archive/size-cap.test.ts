@@ -1,6 +1,7 @@
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { archiveMedia } from '../../src/archive/archive-media.ts';
+import { BodyBuffers } from '../../src/archive/body-buffers.ts';
 import { ByteBudget } from '../../src/archive/byte-budget.ts';
 import { mediaKeyStem } from '../../src/store/object-keys.ts';
 import { testClock } from '../support/clock.ts';
@@ -65,6 +66,7 @@ describe.each(['media/get', 'video_url'] as const)('a media from %s', (from) => 
         weixin: weixin.client,
         store: bench.store,
         budget,
+        buffers: new BodyBuffers(0),
         partSizeBytes: PART_SIZE_BYTES,
         maxBytes: MAX_BYTES,
         now: testClock().now,

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { zstdCompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { archiveMedia } from '../../src/archive/archive-media.ts';
+import { BodyBuffers } from '../../src/archive/body-buffers.ts';
 import { ByteBudget } from '../../src/archive/byte-budget.ts';
 import { mediaKeyStem } from '../../src/store/object-keys.ts';
 import { testClock } from '../support/clock.ts';
@@ -52,6 +53,7 @@ async function archive(
       weixin: weixin.client,
       store: bench.store,
       budget: new ByteBudget(64 * 1024 * 1024),
+      buffers: new BodyBuffers(0),
       partSizeBytes: PART_SIZE_BYTES,
       maxBytes,
       now: testClock().now,

@@ -1,0 +1,45 @@
+/** Smaller ones are had from the heap at no cost. */
+const SMALLEST_BYTES = 128 * 1024;
+const STEP_BYTES = 128 * 1024;
+
+/**
+ * Memory for bodies, used again and again: a copy into fresh pages costs several times as much as one into pages that
+ * are there.
+ *
+ * A buffer that somebody may still be sending must not be given back.
+ */
+export class BodyBuffers {
+  readonly #maxIdleBytes: number;
+  #idleBytes = 0;
+  /** By the size of what lies behind them. */
+  readonly #idle = new Map<number, Buffer[]>();
+
+  /** @param maxIdleBytes kept while nobody uses them, at most. */
+  constructor(maxIdleBytes: number) {
+    this.#maxIdleBytes = maxIdleBytes;
+  }
+
+  /** How much memory a body of this size takes. */
+  footprint(sizeBytes: number): number {
+    return sizeBytes < SMALLEST_BYTES ? sizeBytes : Math.ceil(sizeBytes / STEP_BYTES) * STEP_BYTES;
+  }
+
+  /** Returns exactly as many bytes, with anything in them. */
+  take(sizeBytes: number): Buffer {
+    const footprint = this.footprint(sizeBytes);
+    const idle = this.#idle.get(footprint)?.pop();
+    if (idle === undefined) return Buffer.allocUnsafeSlow(footprint).subarray(0, sizeBytes);
+    this.#idleBytes -= footprint;
+    return idle.subarray(0, sizeBytes);
+  }
+
+  /** Takes back what `take` gave. Nobody may hold it any more. */
+  give({ buffer }: Buffer): void {
+    const footprint = buffer.byteLength;
+    if (footprint < SMALLEST_BYTES || this.#idleBytes + footprint > this.#maxIdleBytes) return;
+    const idle = this.#idle.get(footprint) ?? [];
+    this.#idle.set(footprint, idle);
+    idle.push(Buffer.from(buffer));
+    this.#idleBytes += footprint;
+  }
+}
