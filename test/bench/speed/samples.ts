@@ -42,7 +42,10 @@ export const WORKLOADS: readonly Workload[] = [
   { name: 'mix', samples: MIX, count: 1_500 },
 ];
 
-export const SAMPLE_SIZES: readonly Sample[] = WORKLOADS.flatMap(({ samples }) => samples);
+/** For a look at one picture at a time. */
+export const PICTURE = sample('jpeg', 200 * KIB);
+
+export const SAMPLE_SIZES: readonly Sample[] = [...WORKLOADS.flatMap(({ samples }) => samples), PICTURE];
 
 /** Writes the files of all samples into a folder. */
 export async function sampleFolder(folder: string): Promise<string> {
