@@ -30,6 +30,9 @@ function describeError(error: Error): object {
 /** Lines beyond this are dropped while nobody takes them. */
 const MAX_BUFFERED_CHARS = 8 * 1024 * 1024;
 
+/** PIPE_BUF of Linux: up to so many bytes come out whole, also where several processes write into one pipe that is full. */
+const WHOLE_IN_PIPE = 4096;
+
 /**
  * Written as it comes but never waited for: a reader that is slow, gone or out of space must not stop the worker, nor
  * keep it when it has ended. Lines that can't be written are dropped; those after them are tried again.
@@ -38,19 +41,29 @@ const MAX_BUFFERED_CHARS = 8 * 1024 * 1024;
  */
 function stderr(): DestinationStream {
   const put = isPipe() ? putIntoPipe : putIntoFile;
+  const atOnce = put === putIntoPipe ? WHOLE_IN_PIPE : Number.POSITIVE_INFINITY;
   // Each write tells its own end; without a listener the first one that fails would end the process.
   if (put === putIntoPipe) process.stderr.on('error', () => undefined);
-  let lines: string[] = [];
+  const lines: string[] = [];
   let chars = 0;
   let busy = false;
 
   function putNext(): void {
     busy = lines.length > 0;
     if (!busy) return;
-    const bytes = Buffer.from(lines.join(''));
-    lines = [];
-    chars = 0;
-    put(bytes, putNext);
+    const text = takeLines();
+    chars -= text.length;
+    put(Buffer.from(text), putNext);
+  }
+
+  /** One line at least, however long. */
+  function takeLines(): string {
+    let size = 0;
+    const end = lines.findIndex((line, index) => {
+      size += Buffer.byteLength(line);
+      return index > 0 && size > atOnce;
+    });
+    return lines.splice(0, end === -1 ? lines.length : end).join('');
   }
 
   return {
