@@ -29,6 +29,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 /** How WeChat is told to push, by its console. */
 const PUSH_MODES = ['plaintext', 'compatible', 'safe'] as const;
 
+export const MAX_PORT = 65_535;
+
 const MIN_PART_SIZE = 5 * MIB;
 
 export interface Variable<T> {
@@ -172,6 +174,12 @@ export const VARIABLES = {
     example: '512MiB',
     default: '512MiB',
   }),
+  WORKER_PROCESSES: variable({
+    parse: (text) => within(integer(text), 1, 64),
+    expected: 'a whole number from 1 to 64',
+    example: '4',
+    default: '1',
+  }),
   WORKER_CONCURRENCY: variable({
     parse: (text) => within(integer(text), 1, 1024),
     expected: 'a whole number from 1 to 1024',
@@ -203,7 +211,7 @@ export const VARIABLES = {
     default: '127.0.0.1',
   }),
   METRICS_PORT: variable({
-    parse: (text) => within(integer(text), 0, 65_535),
+    parse: (text) => within(integer(text), 0, MAX_PORT),
     expected: 'a port; 0 takes any free one',
     example: '9464',
     default: '9464',
@@ -215,7 +223,7 @@ export const VARIABLES = {
     default: '127.0.0.1',
   }),
   HTTP_PORT: variable({
-    parse: (text) => within(integer(text), 0, 65_535),
+    parse: (text) => within(integer(text), 0, MAX_PORT),
     expected: 'a port; 0 takes any free one',
     example: '8080',
     default: '8080',

@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import { distance } from 'fastest-levenshtein';
 import type { ApiToken } from './api-token.ts';
 import { MIB } from './config-values.ts';
-import { type LogLevel, VARIABLES, type Variable, type VariableName } from './config-variables.ts';
+import { type LogLevel, MAX_PORT, VARIABLES, type Variable, type VariableName } from './config-variables.ts';
 import { isLoopback } from './loopback.ts';
 import type { OpenIdPolicy } from './media/open-id.ts';
 import type { RedisConfig } from './redis/connect.ts';
@@ -31,11 +31,14 @@ export interface Config {
   };
   readonly media: { readonly ttlMs: number; readonly maxBytes: number; readonly openId: OpenIdPolicy };
   readonly worker: {
+    /** How many processes `worker` runs; all else here is of each of them. */
+    readonly processes: number;
     readonly concurrency: number;
     readonly memoryBudgetBytes: number;
     readonly lockMs: number;
     readonly shutdownGraceMs: number;
     readonly metricsHost: string;
+    /** Of the first process; each further one has the next. 0 takes any free one. */
     readonly metricsPort: number;
   };
   readonly ingest: {
@@ -178,6 +181,18 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
     });
   }
 
+  const processes = withDefault('WORKER_PROCESSES');
+  const metricsPort = withDefault('METRICS_PORT');
+  const lastFirstPort = MAX_PORT - processes + 1;
+  if (metricsPort > lastFirstPort) {
+    mistakes.push({
+      variable: 'METRICS_PORT',
+      received: JSON.stringify(env['METRICS_PORT']),
+      expected: `${lastFirstPort} or less, since WORKER_PROCESSES is ${processes} and each has a port`,
+      example: VARIABLES.METRICS_PORT.example,
+    });
+  }
+
   const forwardUrl = read('WEIXIN_FORWARD_URL');
   const httpHost = withDefault('HTTP_HOST');
   const tokens = read('API_TOKENS');
@@ -216,12 +231,13 @@ export function loadConfig(env: Environment, needs: readonly ConfigNeed[] = []):
       openId: readOpenIdPolicy(env, read, mistakes),
     },
     worker: {
+      processes,
       concurrency: withDefault('WORKER_CONCURRENCY'),
       memoryBudgetBytes,
       lockMs: withDefault('WORKER_LOCK_SECONDS') * SECOND,
       shutdownGraceMs: withDefault('SHUTDOWN_GRACE_SECONDS') * SECOND,
       metricsHost: withDefault('METRICS_HOST'),
-      metricsPort: withDefault('METRICS_PORT'),
+      metricsPort,
     },
     ingest: {
       host: httpHost,

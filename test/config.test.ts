@@ -63,6 +63,7 @@ describe('what is read', () => {
     expect(weixin.timeouts).toEqual({ connectMs: 10_000, responseMs: 30_000, idleMs: 30_000, totalMs: 600_000 });
     expect(media).toEqual({ ttlMs: 259_200_000, maxBytes: 536_870_912, openId: { type: 'none' } });
     expect(worker).toEqual({
+      processes: 1,
       concurrency: 32,
       memoryBudgetBytes: 268_435_456,
       lockMs: 60_000,
@@ -203,6 +204,7 @@ describe('what is refused', () => {
     ['WEIXIN_TOTAL_TIMEOUT_SECONDS', ['0', 'Infinity']],
     ['MEDIA_TTL_HOURS', ['0', '-72', '3d', '8761']],
     ['MEDIA_MAX_BYTES', ['0', '512MB', 'unlimited']],
+    ['WORKER_PROCESSES', ['0', '65', '1.5', 'auto']],
     ['WORKER_CONCURRENCY', ['0', '1025', '1.5', '-1', '0x10']],
     ['WORKER_MEMORY_BUDGET', ['1MiB', '256', '19MiB', '256MB']],
     ['WORKER_LOCK_SECONDS', ['0', '3601', 'x']],
@@ -300,6 +302,12 @@ describe('what is refused', () => {
   test('a prefix without a hash tag on a Cluster', () => {
     expect(namesOf({ REDIS_CLUSTER_NODES: 'a:1', QUEUE_PREFIX: 'media' })).toEqual(['QUEUE_PREFIX']);
     expect(loadConfig({ REDIS_CLUSTER_NODES: 'a:1', QUEUE_PREFIX: 'x{media}' }).redis.prefix).toBe('x{media}');
+  });
+
+  test('a port for the metrics that leaves none for the last of several processes', () => {
+    expect(namesOf({ METRICS_PORT: '65533', WORKER_PROCESSES: '4' })).toEqual(['METRICS_PORT']);
+    expect(mistakesOf({ METRICS_PORT: '65533', WORKER_PROCESSES: '4' })[0]?.expected).toMatch(/^65532 or less/);
+    expect(loadConfig({ METRICS_PORT: '65532', WORKER_PROCESSES: '4' }).worker.metricsPort).toBe(65_532);
   });
 
   test('a memory budget below four parts, naming the least that would do', () => {
