@@ -12,7 +12,7 @@ import type { ConfigWithStore } from '../src/config.ts';
 import { createDeadLetterIndex } from '../src/dead-letter/dead-letter-index.ts';
 import { createDeadLetters } from '../src/dead-letter/dead-letters.ts';
 import { FAILURES } from '../src/failure.ts';
-import { within } from '../src/lifecycle.ts';
+import { tellParentReady, within } from '../src/lifecycle.ts';
 import type { Logger } from '../src/log.ts';
 import { createCodeRedeemer } from '../src/operate/code-redeemer.ts';
 import { judgeHealth } from '../src/operate/health.ts';
@@ -259,6 +259,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
       },
       'worker started',
     );
+    tellParentReady();
     await untilAborted(stop);
     ready = false;
     log.info({ inFlight: dispatcher.inFlight, graceMs: worker.shutdownGraceMs }, 'worker stops');
