@@ -63,9 +63,10 @@ export async function superviseWorkers({ worker }: ConfigWithStore, log: Logger,
         env: { ...environment, ...own },
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       });
+      const { pid } = child;
       children.add(child);
+      child.once('spawn', () => log.info({ process: index, pid }, 'worker process started'));
       child.once('message', onReady);
-      log.info({ process: index, pid: child.pid }, 'worker process started');
       const [code, signal] = await once(child, 'exit');
       return { code, signal };
     } catch (error) {

@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test, vi } from 'vitest';
 import { freePort } from '../../src/demo/redis-server.ts';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
@@ -13,6 +15,8 @@ import { type Environment, jobOf, linesOf, logLines, openStack, type Stack, unti
 
 // Many processes share two cores: none of it may depend on how soon it is done.
 vi.setConfig({ testTimeout: 180_000 });
+
+const run = promisify(execFile);
 
 const PROCESSES = 2;
 const SLOTS = 2;
@@ -170,6 +174,21 @@ describe('a worker that ends', () => {
     await untilSaid(supervisor, 'worker ended', 2);
     expect(logLines(supervisor, 'worker ended')[1]).toMatchObject({ process: 1, code: 2, signal: null });
     await writeFile(path, accounts);
+    await untilSaid(supervisor, 'worker started', PROCESSES + 1);
+    supervisor.process.kill('SIGTERM');
+    expect(await supervisor.exited).toBe(0);
+  });
+
+  test('and can not be begun, for want of file descriptors, is tried again', async () => {
+    await using stack = await openStack({ env });
+    await using supervisor = supervised(stack);
+    await untilSaid(supervisor, 'worker started', PROCESSES);
+    // Below what is open: whatever is opened from now on fails.
+    await run('prlimit', [`--pid=${supervisor.process.pid}`, '--nofile=10:']);
+    process.kill(supervisor.pids()[0] ?? 0, 'SIGKILL');
+    await untilSaid(supervisor, 'worker ended', 2);
+    expect(logLines(supervisor, 'worker ended')[1]).toMatchObject({ process: 0, err: { code: 'EMFILE' } });
+    await run('prlimit', [`--pid=${supervisor.process.pid}`, '--nofile=1024:']);
     await untilSaid(supervisor, 'worker started', PROCESSES + 1);
     supervisor.process.kill('SIGTERM');
     expect(await supervisor.exited).toBe(0);
