@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test, vi } from 'vitest';
-import { freePort } from '../../src/demo/redis-server.ts';
 import type { SimulatedMedia } from '../../src/demo/weixin/simulated-media.ts';
 import type { WorkerProcess } from '../../src/demo/worker-process.ts';
 import { laneOf } from '../../src/queue/lane.ts';
@@ -72,6 +72,7 @@ async function begin(stack: Stack): Promise<SimulatedMedia[]> {
 
 /** Hands media in whose bytes never come, more than there are slots, and resolves when all workers are full of them. */
 async function fill(stack: Stack): Promise<SimulatedMedia[]> {
+  stack.simulator.disarm();
   stack.simulator.arm({ endpoint: 'media', action: { type: 'hang', where: 'body' } });
   const before = stack.simulator.counts.media.size;
   const media = stack.addMedia(20);
@@ -91,10 +92,10 @@ async function expectSaved(stack: Stack, media: readonly SimulatedMedia[], worke
   await expectEachEndedOnce(stack, { saved: media, workers });
 }
 
-/** The first of as many free ports. */
+/** The first of as many free ports, none of them one that the system gives to a connection meanwhile. */
 async function freePorts(count: number): Promise<number> {
   return eventually(async () => {
-    const first = await freePort();
+    const first = randomInt(20_000, 30_000);
     const held = await Promise.allSettled(Array.from({ length: count }, (_, index) => hold(first + index)));
     for (const port of held) if (port.status === 'fulfilled') port.value.close();
     return held.every(({ status }) => status === 'fulfilled') ? first : undefined;
