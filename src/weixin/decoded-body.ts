@@ -1,7 +1,7 @@
-import { pipeline, type Readable, type Transform } from 'node:stream';
+import { pipeline, Readable, type Transform } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
-import type { Dispatcher } from 'undici';
 import { fail, type Result, succeed } from '../failure.ts';
+import { type ByteSource, chunksOf, type Response, sourceOf } from './byte-source.ts';
 
 const DECODERS: Readonly<Record<string, () => Transform>> = {
   gzip: createGunzip,
@@ -14,7 +14,7 @@ const DECODERS: Readonly<Record<string, () => Transform>> = {
 const PLAIN = new Set(['', 'identity', 'none']);
 
 export interface DecodedBody {
-  readonly body: Readable;
+  readonly body: ByteSource;
   /** How many bytes `body` must give; unknown without Content-Length, and for an encoded body. */
   readonly contentLength?: number;
   /**
@@ -28,7 +28,7 @@ export interface DecodedBody {
  * Undoes a Content-Encoding that nobody asked for (we send `Accept-Encoding: identity`; a proxy may not care), so that
  * compressed bytes are never taken for media. One that is not known is a failure, and the body is dropped.
  */
-export function decodeBody({ headers, body }: Dispatcher.ResponseData): Result<DecodedBody> {
+export function decodeBody({ headers, body }: Omit<Response, 'statusCode'>): Result<DecodedBody> {
   const length = textOf(headers['content-length']);
   const isEndUnproven = length === undefined && !/\bchunked\b/i.test(textOf(headers['transfer-encoding']) ?? '');
   const encoding = textOf(headers['content-encoding'])?.trim().toLowerCase() ?? '';
@@ -38,11 +38,18 @@ export function decodeBody({ headers, body }: Dispatcher.ResponseData): Result<D
   }
   const decoder = Object.hasOwn(DECODERS, encoding) ? DECODERS[encoding]?.() : undefined;
   if (decoder === undefined) {
-    body.on('error', () => undefined).destroy();
+    body.discard();
     return fail('weixin-bad-gateway', { detail: `Content-Encoding ${encoding.slice(0, 40)}` });
   }
   // Errors of either come out of the decoder; undici itself compares the encoded bytes with Content-Length.
-  return succeed({ body: pipeline(body, decoder, () => undefined), isEndUnproven });
+  const encoded = Readable.from(chunksOf(body), { objectMode: false });
+  const decoded = sourceOf(pipeline(encoded, decoder, () => undefined));
+  const discard = (): void => {
+    decoded.discard();
+    // It may wait for more.
+    body.discard();
+  };
+  return succeed({ body: { next: decoded.next, discard }, isEndUnproven });
 }
 
 /** The first value of a header. */

@@ -3,6 +3,7 @@ import { timeLimit } from '../abort.ts';
 import { type Failure, type FailureCode, FailureError, type Result } from '../failure.ts';
 import type { MediaJob } from '../media/media-job.ts';
 import { Secret } from '../secret.ts';
+import { openRequest, type Response } from './byte-source.ts';
 import { ofCloudCall } from './cloud-failure.ts';
 import { type ApiAccess, addressOf } from './credentials/api-access.ts';
 import { decodeBody } from './decoded-body.ts';
@@ -45,14 +46,14 @@ export async function getMedia(request: GetMediaRequest, signal: AbortSignal): P
   const limit = timeLimit(signal, timeouts.totalMs);
   const path = job.variant === 'hd-voice' ? '/cgi-bin/media/get/jssdk' : '/cgi-bin/media/get';
 
-  let response: Dispatcher.ResponseData;
+  let response: Response;
   try {
-    response = await dispatcher.request({
+    const options = {
       ...addressOf(access, baseUrl, path, { media_id: job.mediaId }),
       method: 'GET',
       headers: { accept: '*/*', 'accept-encoding': 'identity' },
-      signal: limit.signal,
-    });
+    };
+    response = await openRequest(dispatcher, options, limit.signal);
   } catch (error) {
     limit.end();
     if (signal.aborted) throw signal.reason;

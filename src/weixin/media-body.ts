@@ -1,8 +1,8 @@
-import type { Readable } from 'node:stream';
 import type { TimeLimit } from '../abort.ts';
 import { FailureError, failure } from '../failure.ts';
 import type { SniffedType } from '../media/sniff.ts';
 import { tap } from '../tap.ts';
+import type { ByteSource } from './byte-source.ts';
 import { classifyHttpError } from './http.ts';
 
 /** The bytes of a media as they arrive, and what is known of them beforehand. */
@@ -44,22 +44,18 @@ export interface PeekedBody {
  * @throws FailureError when the body breaks off or the time is up; the reason of the limit's parent when that aborts.
  */
 export async function peekBody(
-  body: Readable,
+  body: ByteSource,
   wanted: (head: Buffer) => number,
   limit: TimeLimit,
 ): Promise<PeekedBody> {
-  const iterator = body[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  // A body dropped while nobody reads it must not end the process.
-  body.on('error', () => undefined);
   const discard = (): void => {
     limit.end();
-    body.destroy();
+    body.discard();
   };
 
   async function next(): Promise<Buffer | undefined> {
     try {
-      const { done, value } = await iterator.next();
-      return done === true ? undefined : value;
+      return await body.next();
     } catch (error) {
       throw bodyError(error, limit);
     }

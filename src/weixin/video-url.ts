@@ -3,6 +3,7 @@ import { type TimeLimit, timeLimit } from '../abort.ts';
 import { FailureError, fail, type Result } from '../failure.ts';
 import { extensionOfDisposition, mimeOf } from '../media/media-type.ts';
 import { looksLikeMarkup, sniffType } from '../media/sniff.ts';
+import { sourceOf } from './byte-source.ts';
 import { decodeBody, textOf } from './decoded-body.ts';
 import { agentOptions, classifyHttpError, type WeixinTimeouts } from './http.ts';
 import { checkLength, type MediaBody, peekBody } from './media-body.ts';
@@ -78,7 +79,7 @@ export function createVideoDownloader({
       response.body.on('error', () => undefined).destroy();
       return fail('video-url-failed', { httpStatus: response.statusCode });
     }
-    const decoded = decodeBody(response);
+    const decoded = decodeBody({ headers: response.headers, body: sourceOf(response.body) });
     if (!decoded.ok) {
       limit.end();
       return fail('video-url-failed', { detail: decoded.failure.detail });
