@@ -118,6 +118,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   /** Set by whatever may have changed what there is to do, until the loop has come round. */
   let isAwake = false;
   let endPause = (): void => undefined;
+  /** Tells the watcher that there may be nothing left to do. */
+  let onIdle = (): void => undefined;
 
   function wake(): void {
     isAwake = true;
@@ -347,7 +349,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const idle = [...served.values()].filter((state) => !state.ready && isOpen(state));
       const busy = !hasFreeSlot() || [...served.values()].some((state) => state.ready && isOpen(state));
       if (busy || idle.length === 0) {
-        await delay(BUSY_POLL_MS);
+        await untilIdle();
         continue;
       }
       try {
@@ -369,12 +371,21 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
   }
 
+  async function untilIdle(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    onIdle = resolve;
+    const timer = setTimeout(resolve, BUSY_POLL_MS);
+    await promise;
+    clearTimeout(timer);
+  }
+
   /** Sleeps until something happens, `ms` at most, and no longer than until the next delayed job is due. */
   async function pause(ms: number): Promise<void> {
     const due = Math.min(
       ...[...served.values()].filter(isOpen).map(({ nextAt }) => nextAt ?? Number.POSITIVE_INFINITY),
     );
     if (isAwake) return;
+    if (hasFreeSlot()) onIdle();
     const { promise, resolve } = Promise.withResolvers<void>();
     endPause = resolve;
     const timer = setTimeout(resolve, Math.max(1, Math.min(ms, due - now())));
@@ -419,7 +430,7 @@ function dueNoLaterThan(state: LaneState, at: number | undefined): void {
   if (at !== undefined) state.nextAt = Math.min(state.nextAt ?? at, at);
 }
 
-/** How soon the watcher looks again after it found the worker busy. */
+/** How soon the watcher looks again after it found the worker busy, where nobody tells it. */
 const BUSY_POLL_MS = 20;
 
 function delay(ms: number): Promise<void> {
