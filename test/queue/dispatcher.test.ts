@@ -475,6 +475,87 @@ describe('an app that no worker has the credential of', () => {
   });
 });
 
+describe('several takes of a lane at a time', () => {
+  /** Counts takes that are under way, those that brought nothing, and how many there were when the last one did. */
+  function counting(): { through: (lane: Lane) => Lane; most: () => number; empty: () => number } {
+    let underWay = 0;
+    let most = 0;
+    let empty = 0;
+    const through = (lane: Lane): Lane => ({
+      ...lane,
+      take: async (token) => {
+        underWay += 1;
+        most = Math.max(most, underWay);
+        try {
+          const taken = await lane.take(token);
+          if (taken.job === undefined) empty += 1;
+          return taken;
+        } finally {
+          underWay -= 1;
+        }
+      },
+    });
+    return { through, most: () => most, empty: () => empty };
+  }
+
+  test('are under way while it has jobs, and never more jobs run than there are slots', async () => {
+    const { through, most } = counting();
+    const held = heldAttempts();
+    const handedIn = many(40);
+    await testWorker({ corner, store: bucket.store, clock }).door.admit(handedIn);
+    const worker = startWorker(held.attempt, { through, concurrency: 20 });
+    await until(() => held.running.length === 20);
+    expect(most()).toBeGreaterThan(1);
+    expect(most()).toBeLessThanOrEqual(8);
+    let ended = 0;
+    while (ended < handedIn.length) {
+      expect(held.running.length).toBeLessThanOrEqual(20);
+      const [mediaId] = held.running;
+      if (mediaId === undefined) {
+        await until(() => held.running.length > 0);
+        continue;
+      }
+      held.end(mediaId);
+      await until(() => !held.running.includes(mediaId));
+      ended += 1;
+    }
+    await until(() => worker.dispatcher.inFlight === 0);
+    expect(held.begun.toSorted()).toEqual(handedIn.map(({ mediaId }) => mediaId).toSorted());
+  });
+
+  test('are one where the last brought nothing', async () => {
+    const { through, empty } = counting();
+    const worker = startWorker(async (job) => archivedAs(job), { through, concurrency: 20 });
+    await until(() => worker.turns() > 1);
+    for (const job of many(5)) {
+      const before = empty();
+      const turns = worker.turns();
+      await worker.door.admit([job]);
+      await until(() => worker.events.some((event) => event.type === 'archived' && event.job.mediaId === job.mediaId));
+      await until(() => worker.turns() > turns + 2);
+      // One that looks for a second job, and one that was let go beside it.
+      expect(empty() - before).toBeLessThanOrEqual(3);
+    }
+  });
+
+  test('that Redis does not answer are told once, and are tried again', async () => {
+    let isBroken = true;
+    const through = (lane: Lane): Lane => ({
+      ...lane,
+      take: async (token) => {
+        if (isBroken) throw new Error('no answer');
+        return lane.take(token);
+      },
+    });
+    const worker = startWorker(async (job) => archivedAs(job), { through });
+    await worker.door.admit(many(3));
+    await until(() => worker.events.some(({ type }) => type === 'fault'));
+    isBroken = false;
+    await until(() => worker.events.filter(({ type }) => type === 'archived').length === 3);
+    expect(worker.dispatcher.inFlight).toBe(0);
+  });
+});
+
 describe('a worker that stops', () => {
   test('takes no more, and waits for what runs', async () => {
     const held = heldAttempts();
