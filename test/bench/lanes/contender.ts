@@ -60,6 +60,7 @@ export const ourLanes: OpenContender = (redisUrl) => {
         else await lane.delay(taken, undefined, now());
         return done;
       };
+      const own = new Set(apps);
       const dispatcher = createDispatcher({
         redis,
         blocking: connections.connect('blocking'),
@@ -69,7 +70,7 @@ export const ourLanes: OpenContender = (redisUrl) => {
         fleet: createFleet(redis, keys, now),
         locks,
         runJob,
-        apps: { has: (appId) => apps.includes(appId), list: () => apps, refresh: async () => undefined },
+        apps: { has: (appId) => own.has(appId), list: () => apps, refresh: async () => undefined },
         concurrency,
         rescueEveryMs: LOCK_MS / 2,
         now,
