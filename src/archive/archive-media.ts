@@ -135,8 +135,12 @@ async function store(
     if (!annotated.ok) return annotated;
   }
   let receipt: Result<WriteReceipt>;
+  let isReleased = false;
+  const onReleased = (): void => {
+    isReleased = true;
+  };
   if (known !== undefined) {
-    receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest: known }, signal);
+    receipt = await parts.store.write({ ...named, metadata, body: held.bytes, digest: known, onReleased }, signal);
   } else {
     // What an earlier attempt could not take back because the store was out of reach.
     const abandoned = await parts.store.abandonUploads(`${mediaKeyStem(job)}.`, signal);
@@ -148,8 +152,7 @@ async function store(
   }
   if (!receipt.ok) return receipt;
   const { created, digest, etag, stored } = receipt.value;
-  // After any other end some socket may still have it in hand.
-  if (fitsOnePart && created) buffers.give(held.bytes);
+  if (fitsOnePart && isReleased) buffers.give(held.bytes);
   return succeed({
     ...named,
     ...digest,

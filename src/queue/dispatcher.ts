@@ -85,6 +85,8 @@ interface Served extends LaneState {
   looking: boolean;
   /** Takes under way. Each counts as a running job already. */
   taking: number;
+  /** How often it has been told to have work. */
+  signals: number;
   /** How many of them there may be: more with each that brings a job, one after one that brings none. */
   takesAtOnce: number;
 }
@@ -106,8 +108,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const running = new Set<Running>();
   const looks = new Set<Promise<void>>();
   const takes = new Set<Promise<void>>();
-  /** What a take has met, for the loop to meet it. */
-  let takeError: unknown;
+  let takeFaultAt = Number.NEGATIVE_INFINITY;
   const workerId = randomUUID();
   let turn = 0;
   let sweptAt = Number.NEGATIVE_INFINITY;
@@ -147,18 +148,13 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   async function turnOnce(): Promise<void> {
     isAwake = false;
-    if (takeError !== undefined) {
-      const error = takeError;
-      takeError = undefined;
-      throw error;
-    }
     await gates.refresh();
     if (elapsed() - rescuedAt >= options.rescueEveryMs) await rescue();
     if (elapsed() - sweptAt >= SWEEP_MS) await sweep();
     for (const state of served.values()) {
       if (state.nextAt === undefined || state.nextAt > now()) continue;
-      state.ready = true;
       state.nextAt = undefined;
+      hasWork(state);
     }
     await lookBehindGates();
     if (stopping) return;
@@ -215,6 +211,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       lookDue: false,
       looking: false,
       taking: 0,
+      signals: 0,
       takesAtOnce: 1,
     };
     served.set(name, state);
@@ -240,7 +237,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const quiet = [...served.values()].filter((state) => !state.ready && isOpen(state));
     const seen = await lanes.glance(quiet.map(({ lane }) => lane.name));
     for (const [index, state] of quiet.entries()) {
-      state.ready ||= seen[index]?.ready ?? false;
+      if (seen[index]?.ready === true) hasWork(state);
       dueNoLaterThan(state, seen[index]?.nextAt);
     }
   }
@@ -262,7 +259,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         return [];
       });
       if (jobIds.length === 0) continue;
-      state.ready = true;
+      hasWork(state);
       observe({ type: 'rescued', lane: state.lane.name, jobIds });
     }
   }
@@ -284,11 +281,21 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     try {
       const taken = await take(state);
       state.takesAtOnce = taken === undefined ? 1 : Math.min(state.takesAtOnce + 1, MAX_TAKES_AT_ONCE);
-      if (taken !== undefined) void start(state, taken, false);
+      // The gate may have been closed meanwhile.
+      if (taken !== undefined) void start(state, taken, !isOpen(state));
     } catch (error) {
-      state.takesAtOnce = 1;
-      takeError = error;
+      rest(state, error);
     }
+  }
+
+  /** Leaves a lane alone for a while after an error, which is told once for all lanes: they may be many, and take no notice. */
+  function rest(state: Served, error: unknown): void {
+    state.takesAtOnce = 1;
+    state.ready = false;
+    state.nextAt = now() + ERROR_PAUSE_MS;
+    if (elapsed() - takeFaultAt < ERROR_PAUSE_MS) return;
+    takeFaultAt = elapsed();
+    observe({ type: 'fault', where: 'dispatcher', error });
   }
 
   function mayLookNow(state: Served): state is Served & { readonly appId: string } {
@@ -319,10 +326,16 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     turn += 1;
     state.lastTurn = turn;
     const takenAt = elapsed();
+    const { signals } = state;
     const taken = await state.lane.take(`${workerId}:${turn}`);
     if (taken.job !== undefined) return { job: taken.job, takenAt };
-    state.ready = false;
-    state.nextAt = taken.nextAt;
+    if (state.signals === signals) {
+      state.ready = false;
+      state.nextAt = taken.nextAt;
+    } else {
+      // What it has been told meanwhile may be later than this answer.
+      dueNoLaterThan(state, taken.nextAt);
+    }
     return undefined;
   }
 
@@ -360,7 +373,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         const state = byMarker.get(key);
         if (state === undefined) continue;
         // A marker of a delayed job bears the time it is due; any other says now.
-        if (Number(score) <= now()) state.ready = true;
+        if (Number(score) <= now()) hasWork(state);
         else dueNoLaterThan(state, Number(score));
         wake();
       } catch (error) {
@@ -423,6 +436,11 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       return lastTurnAt;
     },
   };
+}
+
+function hasWork(state: Served): void {
+  state.ready = true;
+  state.signals += 1;
 }
 
 /** The earlier time counts: it costs a take in vain at most, where the later one would leave a job waiting. */

@@ -24,6 +24,8 @@ interface NewObject {
 export interface WholeObject extends NewObject {
   readonly body: Uint8Array;
   readonly digest: Digest;
+  /** Called when no socket can still have the body in hand. Where one may, it is not called, however well the write ended. */
+  readonly onReleased?: () => void;
 }
 
 /** An object whose bytes are still arriving; larger than a part. */

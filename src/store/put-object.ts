@@ -56,7 +56,10 @@ export function createDirectPut({ client, bucket, timeouts, connections, needsMd
     pool ??= createRequestPool(route.origin, timeouts, connections);
     const { path, headers } = await route.sign(object.key, headersOf(object, createOnly, needsMd5()));
     const tried = await pool.send({ method: 'PUT', path, headers, body: object.body }, signal);
-    if (tried.type === 'answer' && tried.status >= 200 && tried.status < 300) return etagOf(tried.headers['etag']);
+    if (tried.type === 'answer' && tried.status >= 200 && tried.status < 300) {
+      object.onReleased?.();
+      return etagOf(tried.headers['etag']);
+    }
     return sendBySdk(client, replayFirstTry(command, tried satisfies FirstTry), signal);
   }
 

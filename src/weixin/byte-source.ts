@@ -16,8 +16,10 @@ export interface Response {
   readonly body: ByteSource;
 }
 
-/** Bytes that are held while nobody asks for them; then the socket is left to wait. */
+/** Memory that is held while nobody asks for it; then the socket is left to wait. */
 const HELD_BYTES = 128 * 1024;
+/** What a chunk needs beside its bytes. */
+const CHUNK_BYTES = 128;
 /** Chunks that are smaller, on the average. */
 const CRUMB_BYTES = 4 * 1024;
 
@@ -79,7 +81,7 @@ class ResponseReader implements Dispatcher.DispatchHandler, ByteSource {
       return;
     }
     this.#chunks.push(chunk);
-    this.#heldBytes += chunk.byteLength;
+    this.#heldBytes += chunk.byteLength + CHUNK_BYTES;
     if (this.#heldBytes >= HELD_BYTES) controller.pause();
   }
 
@@ -108,7 +110,6 @@ class ResponseReader implements Dispatcher.DispatchHandler, ByteSource {
     if (this.#broken !== undefined) throw this.#broken.error;
     const chunk = this.#takeHeld();
     if (chunk !== undefined) {
-      this.#heldBytes -= chunk.byteLength;
       if (this.#controller?.paused === true && this.#heldBytes < HELD_BYTES) this.#controller.resume();
       return chunk;
     }
@@ -119,9 +120,14 @@ class ResponseReader implements Dispatcher.DispatchHandler, ByteSource {
 
   /** Crumbs are joined: as an object each would need many times its bytes. */
   #takeHeld(): Buffer | undefined {
-    if (this.#heldBytes >= this.#chunks.length * CRUMB_BYTES) return this.#chunks.shift();
-    const joined = Buffer.concat(this.#chunks, this.#heldBytes);
+    if (this.#heldBytes >= this.#chunks.length * CRUMB_BYTES) {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) this.#heldBytes -= chunk.byteLength + CHUNK_BYTES;
+      return chunk;
+    }
+    const joined = Buffer.concat(this.#chunks);
     this.#chunks = [];
+    this.#heldBytes = 0;
     return joined;
   }
 

@@ -550,7 +550,11 @@ describe('several takes of a lane at a time', () => {
     const worker = startWorker(async (job) => archivedAs(job), { through });
     await worker.door.admit(many(3));
     await until(() => worker.events.some(({ type }) => type === 'fault'));
+    const turns = worker.turns();
+    await until(() => worker.turns() > turns + 3);
+    expect(worker.events.filter(({ type }) => type === 'fault')).toHaveLength(1);
     isBroken = false;
+    clock.advance(2 * SECOND);
     await until(() => worker.events.filter(({ type }) => type === 'archived').length === 3);
     expect(worker.dispatcher.inFlight).toBe(0);
   });

@@ -161,6 +161,21 @@ describe('what is not a success', () => {
     }
   });
 
+  test('leaves the body in some socket’s hands, whoever succeeds then', async () => {
+    const { put, proxy } = await openDirect();
+    let released = 0;
+    const onReleased = (): void => {
+      released += 1;
+    };
+    await put(wholeObject(someBytes(1_000), { onReleased }), true, never);
+    expect(released).toBe(1);
+    proxy.arm('PutObject', { type: 'answer', status: 503, code: 'SlowDown' }, 1);
+    await put(wholeObject(someBytes(1_000), { onReleased }), true, never);
+    proxy.arm('PutObject', { type: 'lose-answer' }, 1);
+    await put(wholeObject(someBytes(1_000), { onReleased }), true, never);
+    expect(released).toBe(1);
+  });
+
   test('sets the clock by which this and all further requests are signed', async () => {
     const store = await startStoreAhead(3_600_000);
     const client = clientWith({ endpoint: store.endpoint, forcePathStyle: true });
