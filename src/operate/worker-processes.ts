@@ -86,7 +86,7 @@ export async function superviseWorkers({ worker }: ConfigWithStore, log: Logger,
       });
       const how = `worker ${index + 1} of ${processes} ended with ${end.signal ?? `exit code ${end.code}`}`;
       if (ending.aborted) {
-        if (end.code !== 0 && !diedUnbegun(end)) fail(`${how} when it was asked to stop`);
+        if (error === undefined && end.code !== 0 && !diedUnbegun(end)) fail(`${how} when it was asked to stop`);
         return;
       }
       if (!wasReady && end.code) return fail(`${how} before it was ready; it has said why`, end.code);
