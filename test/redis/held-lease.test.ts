@@ -22,12 +22,15 @@ function aborted(signal: AbortSignal): Promise<unknown> {
 test('one at a time works, for longer than the lease lasts, and gives it back however it ends', async () => {
   const key = corner.keys.catalogLease;
   const { promise, resolve } = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
   const first = whileHeld(corner.redis, key, LONG_HOLD_MS, never, async (signal, confirm) => {
+    begun.resolve();
     await promise;
     confirm();
     signal.throwIfAborted();
     return 'done';
   });
+  await begun.promise;
   const startedAt = performance.now();
   while (performance.now() - startedAt < 1.5 * LONG_HOLD_MS)
     expect(await whileHeld(corner.connect(), key, LONG_HOLD_MS, never, async () => 'not me')).toBeUndefined();
