@@ -74,7 +74,10 @@ export function readBackStore(store: ArchiveStore, isNeeded: () => boolean): Arc
   return {
     ...store,
 
-    write: async (object, signal) => {
+    write: async (given, signal) => {
+      // It may be written again, and then a later write decides who has it in hand; so its memory is not used again here.
+      const { onReleased: _, ...kept } = given;
+      const object = isNeeded() ? kept : given;
       let written = await store.write(object, signal);
       if (!isNeeded()) return written;
       written = await proven(object.key, written, signal);

@@ -50,6 +50,20 @@ describe('an object that arrives with a flipped bit', () => {
     expect(await bench.bytesAt(object.key)).toEqual(object.body);
   });
 
+  test('is written anew from memory that nobody may use again meanwhile', async () => {
+    for (const isNeeded of [true, false]) {
+      const { bench, store } = await openBench(isNeeded);
+      await using _ = bench;
+      let released = 0;
+      const onReleased = (): void => {
+        released += 1;
+      };
+      bench.proxy.arm('PutObject', FLIP, isNeeded ? 1 : 0);
+      expect(await store.write(wholeObject(someBytes(2_000), { onReleased }), never)).toMatchObject({ ok: true });
+      expect(released).toBe(isNeeded ? 0 : 1);
+    }
+  });
+
   test('each time is a failure in the end, and nothing stays at its key', async () => {
     const { bench, store } = await openBench();
     await using _ = bench;
