@@ -49,6 +49,22 @@ async function archive(job: MediaJob, key = `${mediaKeyStem(job)}.jpg`): Promise
   return row;
 }
 
+function letterOf(job: MediaJob): DeadLetter {
+  return {
+    v: 1,
+    appId: job.appId,
+    mediaId: job.mediaId,
+    job,
+    reason: 'invalid-media-id',
+    firstAttemptAt: RECEIVED,
+    diedAt: RECEIVED,
+    deadline: RECEIVED,
+    attempts: [],
+    status: 'open',
+    replays: [],
+  };
+}
+
 describe('the closing of a day', () => {
   test('makes the rows that the outbox did not bring, and those alone', async () => {
     const labels = { ticket: 'T-1' };
@@ -81,20 +97,7 @@ describe('the closing of a day', () => {
 
   test('tells of dead letters what the outbox did not bring', async () => {
     const job = testJob({ receivedAt: RECEIVED });
-    const { appId, mediaId } = job;
-    const letter: DeadLetter = {
-      v: 1,
-      appId,
-      mediaId,
-      job,
-      reason: 'invalid-media-id',
-      firstAttemptAt: RECEIVED,
-      diedAt: RECEIVED,
-      deadline: RECEIVED,
-      attempts: [],
-      status: 'open',
-      replays: [],
-    };
+    const letter = letterOf(job);
     const key = deadLetterKey(job);
     await archive(testJob({ receivedAt: RECEIVED }));
     for (const status of ['open', 'resolved'] as const) {
@@ -161,24 +164,11 @@ describe('the closing of a day', () => {
   test('makes the rows of letters anew where their file is spoilt, and no flush fails of it', async () => {
     const dt = RECEIVED.slice(0, 10);
     const job = testJob({ receivedAt: RECEIVED });
-    const { appId, mediaId } = job;
-    const letter: DeadLetter = {
-      v: 1,
-      appId,
-      mediaId,
-      job,
-      reason: 'invalid-media-id',
-      firstAttemptAt: RECEIVED,
-      diedAt: RECEIVED,
-      deadline: RECEIVED,
-      attempts: [],
-      status: 'open',
-      replays: [],
-    };
+    const letter = letterOf(job);
     const key = deadLetterKey(job);
     await bench.files.putBytes(key, Buffer.from(JSON.stringify(letter)), 'application/json', never);
     await archive(job);
-    const spoilt = `catalog/dead-letters/dt=${dt}/app=${appId}/letters.parquet`;
+    const spoilt = `catalog/dead-letters/dt=${dt}/app=${job.appId}/letters.parquet`;
     await bench.files.putBytes(spoilt, Buffer.from('no Parquet'), 'application/octet-stream', never);
     await createOutbox(bench.redis, bench.keys, Date.now).deadLetter(deadLetterRowOf(key, letter));
     const one = bench.process();
