@@ -78,6 +78,33 @@ test('files are made of archived media, once each, whoever is killed when; the m
   expect(sorted(await catalogRows(stack, 'derived'))).toEqual(sorted(rows));
 }, 120_000);
 
+test('what was made and not told of before a kill is told of as it is, and not made again', async () => {
+  await using stack = await openStack({ ownRedis: true });
+  await archived(stack);
+  const outboxLength = (): Promise<number> => stack.redis.xlen(stack.queue.keys.outbox);
+  const catalog = stack.catalog(BUSY);
+  await eventually(async () => ((await outboxLength()) === 0 ? true : undefined));
+  await catalog.stop();
+  const killed = stack.derive(BUSY);
+  await eventually(async () => ((await outboxLength()) === 5 ? true : undefined), 60_000);
+  killed.process.kill('SIGKILL');
+  await killed.exited;
+  await stack.redis.del(stack.queue.keys.outbox);
+  const derive = stack.derive(BUSY);
+  await eventually(async () => ((await outboxLength()) === 5 ? true : undefined), 60_000);
+  await derive.stop();
+  expect(logLines(derive, 'derived')).toEqual([]);
+  const again = stack.catalog(BUSY);
+  await eventually(async () => ((await outboxLength()) === 0 ? true : undefined));
+  await again.stop();
+  const rows = await catalogRows(stack, 'derived');
+  expect(rows).toHaveLength(5);
+  for (const row of rows) {
+    const head = await filesOf(stack).head(String(row['key']), never);
+    expect(head.ok && head.value && derivedRowOf(head.value)).toEqual(row);
+  }
+}, 120_000);
+
 test('where there is no ffmpeg it says so, with what to do, and ends with 1', async () => {
   await using stack = await openStack();
   const derive = stack.derive({ PATH: '/nowhere' });
