@@ -18,10 +18,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const executable = await provideRedisServer((text) => process.stderr.write(`${text}\n`));
   const directory = await mkdtemp(join(tmpdir(), 'weixin-media-redis-'));
   const server = await startRedisServer(executable, { directory, appendOnly: false });
+  // Hundreds of processes load the same files.
+  process.env['NODE_COMPILE_CACHE'] = join(directory, 'compile-cache');
   project.provide('redisUrl', server.url);
   project.provide('redisExecutable', executable);
   return async () => {
     await server.stop();
-    await rm(directory, { recursive: true, force: true });
+    // A test process that ends just now may still put something there.
+    await rm(directory, { recursive: true, force: true, maxRetries: 10 });
   };
 }

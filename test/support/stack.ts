@@ -179,6 +179,7 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
     WEIXIN_API_BASE_URL: simulator.url,
     WEIXIN_DOWNLOAD_ALLOW_HOSTS: '127.0.0.1',
     METRICS_PORT: '0',
+    ...compileCache(),
     ...env,
   };
   const config = loadConfig(environment, ['store', 'accounts']);
@@ -252,6 +253,11 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
 }
 
 /** What the test run's set-up has provided. Asked only there: outside it vitest can't be loaded. */
+function compileCache(): Environment {
+  const { NODE_COMPILE_CACHE: folder } = process.env;
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: folder };
+}
+
 async function injected(name: 'redisExecutable' | 'redisUrl'): Promise<string> {
   const { inject } = await import('vitest');
   return inject(name);

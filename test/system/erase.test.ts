@@ -50,12 +50,12 @@ async function wholeState(stack: Stack): Promise<string> {
 
 async function manifestLines(stack: Stack): Promise<string[]> {
   const lines: string[] = [];
-  // Days that are over have heads, and lists of nothing.
   for (const key of (await keysBelow(stack, 'manifests/')).filter((one) => one.endsWith('.gz'))) {
     const bytes = await filesOf(stack).getBytes(key, 1_000_000, never);
-    if (bytes.ok && bytes.value !== undefined) lines.push(...gunzipSync(bytes.value).toString().trimEnd().split('\n'));
+    if (bytes.ok && bytes.value !== undefined) lines.push(...gunzipSync(bytes.value).toString().split('\n'));
   }
-  return lines;
+  // Days that are over have heads, and lists of nothing.
+  return lines.filter((line) => line !== '');
 }
 
 function listHash(lines: readonly string[]): string {
