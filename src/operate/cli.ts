@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { userInfo } from 'node:os';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import {
   type Config,
   ConfigError,
@@ -9,28 +9,33 @@ import {
   loadConfig,
   processEnvironment,
 } from '../config.ts';
-import { byteSize } from '../config-values.ts';
 import type { DeadLetterFilter } from '../dead-letter/dead-letter-index.ts';
 import { FAILURES, FailureError } from '../failure.ts';
-import { appIdSchema } from '../media/media-job.ts';
 import { redisTrouble } from '../redis/redis-trouble.ts';
-import { DAY, HOUR, iso, MINUTE, SECOND } from '../time.ts';
+import { DAY, SECOND } from '../time.ts';
 import { VERSION } from '../version.ts';
 import type { RebuildOptions } from './catalog-rebuild.ts';
 import { CommandError, EXIT } from './command-error.ts';
 import type { EraseOptions } from './erase.ts';
 import type { ExportOptions } from './export.ts';
 import type { GapsOptions } from './gaps.ts';
-import { isLetterAppId } from './media-name.ts';
+import {
+  byteRate,
+  instant,
+  letterAppId,
+  oneOf,
+  ownAppId,
+  positiveNumber,
+  positiveWholeNumber,
+  wholeDay,
+  wholeNumber,
+} from './option-parsers.ts';
 import { createOutput, type Output } from './output.ts';
 import type { QueryOptions } from './query.ts';
 import type { VerifyOptions } from './verify.ts';
 
 /** One media_id in 64 begins with a dash. */
 const DASH_HINT = 'A media_id that begins with a dash goes behind --, after all options.';
-
-/** Slower, and the store would take an object that is being read for abandoned. */
-const MIN_BYTE_RATE = 64 * 1024;
 
 /** Runs `weixin-media`. Each command's own code is loaded when it is called. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -328,66 +333,6 @@ function massOf(options: FilterOptions & MassFlags): {
 } {
   const { all = false, dryRun = false, by = userInfo().username, note = '' } = options;
   return { filter: filterOf(options), all, dryRun, by, note };
-}
-
-function letterAppId(text: string): string {
-  if (!isLetterAppId(text)) throw new InvalidArgumentError('"wx" and 16 hexadecimal digits are expected');
-  return text;
-}
-
-function ownAppId(text: string): string {
-  if (!appIdSchema.safeParse(text).success)
-    throw new InvalidArgumentError('"wx" and 16 hexadecimal digits are expected');
-  return text;
-}
-
-function byteRate(text: string): number {
-  const size = byteSize(text);
-  if (size === undefined || size < MIN_BYTE_RATE) throw new InvalidArgumentError('64KiB or more is expected');
-  return size;
-}
-
-function wholeNumber(text: string): number {
-  if (!/^-?\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number is expected');
-  return Number(text);
-}
-
-function positiveNumber(text: string): number {
-  const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError('a number above 0 is expected');
-  return value;
-}
-
-function positiveWholeNumber(text: string): number {
-  const value = wholeNumber(text);
-  if (value < 1) throw new InvalidArgumentError('a whole number above 0 is expected');
-  return value;
-}
-
-function oneOf(words: readonly string[]): (text: string) => string {
-  return (text) => {
-    if (!words.includes(text)) throw new InvalidArgumentError(`expected one of ${words.join(', ')}`);
-    return text;
-  };
-}
-
-const UNITS: Readonly<Record<string, number>> = { s: SECOND, min: MINUTE, h: HOUR, d: DAY };
-
-/** An instant, or how long ago. */
-function instant(text: string): number {
-  const [, count, unit] = /^(\d{1,6})(s|min|h|d)$/.exec(text) ?? [];
-  if (count !== undefined && unit !== undefined) return Date.now() - Number(count) * (UNITS[unit] ?? 0);
-  const time = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
-  if (Number.isNaN(time)) throw new InvalidArgumentError('an ISO-8601 time, or 90min, 24h, 7d is expected');
-  return time;
-}
-
-function wholeDay(text: string): number {
-  const time = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(text) : Number.NaN;
-  // 30 February is 2 March to it.
-  if (Number.isNaN(time) || !iso(time).startsWith(text))
-    throw new InvalidArgumentError('a day is expected: YYYY-MM-DD');
-  return time;
 }
 
 /** Nothing lies between them: an answer would say that nothing is wrong there. Two instants of one day are its whole. */
