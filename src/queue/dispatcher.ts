@@ -1,22 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { within } from '../lifecycle.ts';
 import type { RedisClient } from '../redis/connect.ts';
-import type { RedisKeys } from '../redis/keys.ts';
-import { type Clock, SECOND, type Stopwatch } from '../time.ts';
+import { SECOND } from '../time.ts';
 import type { Fleet } from './fleet.ts';
-import type { Gates } from './gates.ts';
-import type { ObserveJob } from './job-events.ts';
-import { appOfLane, INBOX_LANE, type Lane, type Lanes, laneOf, type TakenJob } from './lane.ts';
-import { chooseLane, type LaneState } from './lane-choice.ts';
+import type { TakenJob } from './lane.ts';
+import { chooseLane } from './lane-choice.ts';
 import type { LockKeeper } from './lock-keeper.ts';
+import { createMarkerWatch } from './marker-watch.ts';
 import { type RunJob, ShutdownError } from './run-job.ts';
+import { createServedLanes, dueNoLaterThan, type ServedLane, type ServedLanesOptions } from './served-lanes.ts';
 
-/** How often every lane is looked at whatever the markers said: one that was popped by a dying worker is lost. */
-const SWEEP_MS = 5 * SECOND;
-/** How often lanes are looked into before a job is taken while markers are not waited for, since there is work at hand. */
-const GLANCE_MS = SECOND;
-/** The longest a wait for markers lasts. */
-const MARKER_WAIT_SECONDS = 5;
 /** After an error of Redis. */
 const ERROR_PAUSE_MS = SECOND;
 /** Takes under way in one lane, at most: more at once bring little, and find nothing where a lane comes to its end. */
@@ -24,34 +17,13 @@ const MAX_TAKES_AT_ONCE = 8;
 /** For aborted attempts to put their jobs back. */
 const RELEASE_MS = 5 * SECOND;
 
-/** The apps that this worker has credentials for; more may come while it runs. */
-export interface ServedApps {
-  has(appId: string): boolean;
-  list(): readonly string[];
-  /** Looks for more. */
-  refresh(): Promise<void>;
-}
-
-export interface DispatcherOptions {
-  readonly redis: RedisClient;
+export interface DispatcherOptions extends ServedLanesOptions {
   /** A connection of its own: it waits with blocking commands. */
   readonly blocking: RedisClient;
-  readonly keys: RedisKeys;
-  readonly lanes: Lanes;
-  readonly gates: Gates;
   readonly fleet: Pick<Fleet, 'serve' | 'isServed'>;
   readonly locks: LockKeeper;
   readonly runJob: RunJob;
-  /**
-   * Apps that this worker has credentials for. The lanes of others are left to workers that have them; this one only
-   * looks into them now and then, so that a lane that nobody serves is noticed.
-   */
-  readonly apps: ServedApps;
   readonly concurrency: number;
-  readonly rescueEveryMs: number;
-  readonly now: Clock;
-  readonly elapsed: Stopwatch;
-  readonly observe: ObserveJob;
 }
 
 /**
@@ -76,21 +48,6 @@ export interface Dispatcher {
   readonly lastTurnAt: number;
 }
 
-interface Served extends LaneState {
-  readonly lane: Lane;
-  readonly appId: string | undefined;
-  /** True when the sweep has found its gate closed, until this worker has tried to look behind it. */
-  lookDue: boolean;
-  /** True while this worker looks behind its closed gate. */
-  looking: boolean;
-  /** Takes under way. Each counts as a running job already. */
-  taking: number;
-  /** How often it has been told to have work. */
-  signals: number;
-  /** How many of them there may be: more with each that brings a job, one after one that brings none. */
-  takesAtOnce: number;
-}
-
 interface Taking {
   readonly job: TakenJob;
   /** By the stopwatch, before the call. */
@@ -103,24 +60,20 @@ interface Running {
 }
 
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { redis, blocking, keys, lanes, gates, fleet, locks, runJob, concurrency, now, elapsed, observe } = options;
-  const served = new Map<string, Served>();
+  const { gates, fleet, locks, runJob, apps, concurrency, now, elapsed, observe } = options;
+  const lanes = createServedLanes(options);
+  const markers = createMarkerWatch({ blocking: options.blocking, lanes, hasFreeSlot, now, observe, onWork: wake });
   const running = new Set<Running>();
   const looks = new Set<Promise<void>>();
   const takes = new Set<Promise<void>>();
   let takeFaultAt = Number.NEGATIVE_INFINITY;
   const workerId = randomUUID();
   let turn = 0;
-  let sweptAt = Number.NEGATIVE_INFINITY;
-  let glancedAt = Number.NEGATIVE_INFINITY;
-  let rescuedAt = Number.NEGATIVE_INFINITY;
   let lastTurnAt = elapsed();
   let stopping = false;
   /** Set by whatever may have changed what there is to do, until the loop has come round. */
   let isAwake = false;
   let endPause = (): void => undefined;
-  /** Tells the watcher that there may be nothing left to do. */
-  let onIdle = (): void => undefined;
 
   function wake(): void {
     isAwake = true;
@@ -128,9 +81,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   async function run(): Promise<void> {
-    serve(INBOX_LANE);
-    for (const appId of options.apps.list()) serve(laneOf(appId));
-    const watching = watchMarkers();
+    const watching = markers.run();
     while (!stopping) {
       lastTurnAt = elapsed();
       try {
@@ -149,13 +100,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function turnOnce(): Promise<void> {
     isAwake = false;
     await gates.refresh();
-    if (elapsed() - rescuedAt >= options.rescueEveryMs) await rescue();
-    if (elapsed() - sweptAt >= SWEEP_MS) await sweep();
-    for (const state of served.values()) {
-      if (state.nextAt === undefined || state.nextAt > now()) continue;
-      state.nextAt = undefined;
-      hasWork(state);
-    }
+    await lanes.rescue();
+    await lanes.sweep();
+    lanes.markDue();
     await lookBehindGates();
     if (stopping) return;
     const state = await chooseNext();
@@ -167,105 +114,35 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return running.size + takes.size < concurrency;
   }
 
-  async function chooseNext(): Promise<Served | undefined> {
+  async function chooseNext(): Promise<ServedLane | undefined> {
     if (!hasFreeSlot()) return undefined;
-    const state = chooseLane(served.values(), mayTakeFrom);
-    if (state === undefined || elapsed() - glancedAt < GLANCE_MS) return state;
-    await glance();
-    return chooseLane(served.values(), mayTakeFrom);
+    const state = chooseLane(lanes, mayTakeFrom);
+    // Before a job is taken while markers are not waited for.
+    if (state === undefined || !(await lanes.glance())) return state;
+    return chooseLane(lanes, mayTakeFrom);
   }
 
-  function mayTakeFrom(state: Served): boolean {
-    return state.taking < state.takesAtOnce && isOpen(state);
-  }
-
-  function isOpen({ appId }: Served): boolean {
-    return appId === undefined || (options.apps.has(appId) && gates.closed(appId) === undefined);
+  function mayTakeFrom(state: ServedLane): boolean {
+    return state.taking < state.takesAtOnce && lanes.isOpen(state);
   }
 
   /** One worker at a time looks behind a closed gate; into a lane that others serve, one that can't serve it never. */
   async function isOursToLook(appId: string): Promise<boolean> {
-    if (!options.apps.has(appId) && (await fleet.isServed(appId))) return false;
+    if (!apps.has(appId) && (await fleet.isServed(appId))) return false;
     return gates.mayLook(appId);
-  }
-
-  /** A worker without the credential has closed the gate of an app that this one can serve. */
-  async function openForServed({ appId }: Served): Promise<void> {
-    if (appId === undefined || !options.apps.has(appId) || gates.closed(appId)?.reason !== 'app-not-configured') return;
-    if (await gates.open(appId)) observe({ type: 'gate-opened', appId });
-  }
-
-  function serve(name: string): Served {
-    const known = served.get(name);
-    if (known !== undefined) return known;
-    const state: Served = {
-      // Asked for each time: a lane whose connection broke as it was opened is opened anew.
-      get lane() {
-        return lanes.lane(name);
-      },
-      appId: appOfLane(name),
-      ready: false,
-      nextAt: undefined,
-      running: 0,
-      lastTurn: 0,
-      lookDue: false,
-      looking: false,
-      taking: 0,
-      signals: 0,
-      takesAtOnce: 1,
-    };
-    served.set(name, state);
-    return state;
-  }
-
-  /** Looks for new lanes, glances into all that seem empty, and asks for a look behind each closed gate. */
-  async function sweep(): Promise<void> {
-    sweptAt = elapsed();
-    await options.apps.refresh();
-    await fleet.serve(options.apps.list());
-    for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
-    for (const state of served.values()) {
-      await openForServed(state);
-      if (!isOpen(state) && !state.looking) state.lookDue = true;
-    }
-    await glance();
-  }
-
-  /** Finds out which lanes have work, of those that seem to have none. */
-  async function glance(): Promise<void> {
-    glancedAt = elapsed();
-    const quiet = [...served.values()].filter((state) => !state.ready && isOpen(state));
-    const seen = await lanes.glance(quiet.map(({ lane }) => lane.name));
-    for (const [index, state] of quiet.entries()) {
-      if (seen[index]?.ready === true) hasWork(state);
-      dueNoLaterThan(state, seen[index]?.nextAt);
-    }
   }
 
   /** As soon as a slot is free: where long jobs take them all, a sweep may never meet one. */
   async function lookBehindGates(): Promise<void> {
-    for (const state of served.values()) {
+    for (const state of lanes) {
       if (!state.lookDue || !mayLookNow(state)) continue;
       state.lookDue = false;
-      if (!isOpen(state) && (await isOursToLook(state.appId))) look(state);
-    }
-  }
-
-  async function rescue(): Promise<void> {
-    rescuedAt = elapsed();
-    for (const state of served.values()) {
-      const jobIds = await state.lane.rescue().catch((error: unknown) => {
-        observe({ type: 'fault', where: 'dispatcher', error });
-        return [];
-      });
-      if (jobIds.length === 0) continue;
-      hasWork(state);
-      observe({ type: 'rescued', lane: state.lane.name, jobIds });
+      if (!lanes.isOpen(state) && (await isOursToLook(state.appId))) look(state);
     }
   }
 
   /** Begins to take a job. Several at a time share a way to Redis and back, which is most of what a take costs. */
-  function takeFrom(state: Served): void {
+  function takeFrom(state: ServedLane): void {
     state.taking += 1;
     state.running += 1;
     const ended = takeAndStart(state).finally(() => {
@@ -277,19 +154,19 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     takes.add(ended);
   }
 
-  async function takeAndStart(state: Served): Promise<void> {
+  async function takeAndStart(state: ServedLane): Promise<void> {
     try {
       const taken = await take(state);
       state.takesAtOnce = taken === undefined ? 1 : Math.min(state.takesAtOnce + 1, MAX_TAKES_AT_ONCE);
       // The gate may have been closed meanwhile.
-      if (taken !== undefined) void start(state, taken, !isOpen(state));
+      if (taken !== undefined) void start(state, taken, !lanes.isOpen(state));
     } catch (error) {
       rest(state, error);
     }
   }
 
   /** Leaves a lane alone for a while after an error, which is told once for all lanes: they may be many, and take no notice. */
-  function rest(state: Served, error: unknown): void {
+  function rest(state: ServedLane, error: unknown): void {
     state.takesAtOnce = 1;
     state.ready = false;
     state.nextAt = now() + ERROR_PAUSE_MS;
@@ -298,20 +175,20 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     observe({ type: 'fault', where: 'dispatcher', error });
   }
 
-  function mayLookNow(state: Served): state is Served & { readonly appId: string } {
+  function mayLookNow(state: ServedLane): state is ServedLane & { readonly appId: string } {
     return state.appId !== undefined && !state.looking && hasFreeSlot();
   }
 
-  function look(state: Served): void {
+  function look(state: ServedLane): void {
     const ended = lookBehind(state).finally(() => looks.delete(ended));
     looks.add(ended);
   }
 
   /** Looks behind a closed gate, for as long as the jobs it finds must run now: a probe, or the last moments of a media. */
-  async function lookBehind(state: Served): Promise<void> {
+  async function lookBehind(state: ServedLane): Promise<void> {
     state.looking = true;
     try {
-      for (let again = true; again; again = !stopping && !isOpen(state)) {
+      for (let again = true; again; again = !stopping && !lanes.isOpen(state)) {
         const taken = await take(state);
         if (taken === undefined || !(await start(state, taken, true))) return;
       }
@@ -322,7 +199,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
   }
 
-  async function take(state: Served): Promise<Taking | undefined> {
+  async function take(state: ServedLane): Promise<Taking | undefined> {
     turn += 1;
     state.lastTurn = turn;
     const takenAt = elapsed();
@@ -339,7 +216,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return undefined;
   }
 
-  function start(state: Served, { job, takenAt }: Taking, look: boolean): Promise<boolean> {
+  function start(state: ServedLane, { job, takenAt }: Taking, look: boolean): Promise<boolean> {
     const abort = new AbortController();
     state.running += 1;
     locks.keep(state.lane, job, takenAt, (reason) => abort.abort(reason));
@@ -356,52 +233,13 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return ended;
   }
 
-  /** Waits for markers while there are free slots and nothing is known to be ready. */
-  async function watchMarkers(): Promise<void> {
-    while (!stopping) {
-      const idle = [...served.values()].filter((state) => !state.ready && isOpen(state));
-      const busy = !hasFreeSlot() || [...served.values()].some((state) => state.ready && isOpen(state));
-      if (busy || idle.length === 0) {
-        await untilIdle();
-        continue;
-      }
-      try {
-        const byMarker = new Map(idle.map((state) => [state.lane.markerKey, state]));
-        const popped = await blocking.bzpopmin([...byMarker.keys()], MARKER_WAIT_SECONDS);
-        if (popped === null) continue;
-        const [key, , score] = popped;
-        const state = byMarker.get(key);
-        if (state === undefined) continue;
-        // A marker of a delayed job bears the time it is due; any other says now.
-        if (Number(score) <= now()) hasWork(state);
-        else dueNoLaterThan(state, Number(score));
-        wake();
-      } catch (error) {
-        if (stopping) return;
-        observe({ type: 'fault', where: 'markers', error });
-        await delay(ERROR_PAUSE_MS);
-      }
-    }
-  }
-
-  async function untilIdle(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    onIdle = resolve;
-    const timer = setTimeout(resolve, BUSY_POLL_MS);
-    await promise;
-    clearTimeout(timer);
-  }
-
   /** Sleeps until something happens, `ms` at most, and no longer than until the next delayed job is due. */
   async function pause(ms: number): Promise<void> {
-    const due = Math.min(
-      ...[...served.values()].filter(isOpen).map(({ nextAt }) => nextAt ?? Number.POSITIVE_INFINITY),
-    );
     if (isAwake) return;
-    if (hasFreeSlot()) onIdle();
+    if (hasFreeSlot()) markers.idle();
     const { promise, resolve } = Promise.withResolvers<void>();
     endPause = resolve;
-    const timer = setTimeout(resolve, Math.max(1, Math.min(ms, due - now())));
+    const timer = setTimeout(resolve, Math.max(1, Math.min(ms, lanes.nextDueAt() - now())));
     await promise;
     clearTimeout(timer);
   }
@@ -410,7 +248,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     if (stopping) return;
     stopping = true;
     wake();
-    blocking.disconnect();
+    markers.stop();
     await settled(graceMs);
     for (const { abort } of running) abort.abort(new ShutdownError('the worker stops'));
     await settled(RELEASE_MS);
@@ -436,23 +274,4 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       return lastTurnAt;
     },
   };
-}
-
-function hasWork(state: Served): void {
-  state.ready = true;
-  state.signals += 1;
-}
-
-/** The earlier time counts: it costs a take in vain at most, where the later one would leave a job waiting. */
-function dueNoLaterThan(state: LaneState, at: number | undefined): void {
-  if (at !== undefined) state.nextAt = Math.min(state.nextAt ?? at, at);
-}
-
-/** How soon the watcher looks again after it found the worker busy, where nobody tells it. */
-const BUSY_POLL_MS = 20;
-
-function delay(ms: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  setTimeout(resolve, ms);
-  return promise;
 }

@@ -49,10 +49,9 @@ export function createDirectPut({ client, bucket, timeouts, connections, needsMd
 
   async function put(object: WholeObject, createOnly: boolean, signal: AbortSignal): Promise<string | undefined> {
     signal.throwIfAborted();
-    const command = commandOf(object, bucket, createOnly);
     const route = await findRoute(signal);
     // A way that is not ours to go, or that can't be found just now.
-    if (route === undefined) return sendBySdk(client, command, signal);
+    if (route === undefined) return sendBySdk(client, commandOf(object, bucket, createOnly), signal);
     pool ??= createRequestPool(route.origin, timeouts, connections);
     const { path, headers } = await route.sign(object.key, headersOf(object, createOnly, needsMd5()));
     const tried = await pool.send({ method: 'PUT', path, headers, body: object.body }, signal);
@@ -60,6 +59,7 @@ export function createDirectPut({ client, bucket, timeouts, connections, needsMd
       object.onReleased?.();
       return etagOf(tried.headers['etag']);
     }
+    const command = commandOf(object, bucket, createOnly);
     return sendBySdk(client, replayFirstTry(command, tried satisfies FirstTry), signal);
   }
 

@@ -8,7 +8,7 @@ import { failure, type Result, succeed } from '../../src/failure.ts';
 import { type MediaJob, mediaJobId } from '../../src/media/media-job.ts';
 import { createDispatcher, type Dispatcher } from '../../src/queue/dispatcher.ts';
 import { createFleet } from '../../src/queue/fleet.ts';
-import { type Lane, laneOf } from '../../src/queue/lane.ts';
+import { type Lane, type Lanes, laneOf } from '../../src/queue/lane.ts';
 import { createLockKeeper } from '../../src/queue/lock-keeper.ts';
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect.ts';
 import { redisKeys } from '../../src/redis/keys.ts';
@@ -66,11 +66,13 @@ interface FleeterOptions {
   readonly in?: TestRedis;
   /** Stands between the dispatcher and its lanes. */
   readonly through?: (lane: Lane) => Lane;
+  /** In place of a look into the lanes. */
+  readonly glance?: Lanes['glance'];
 }
 
 function startWorker(
   attempt: Attempt,
-  { concurrency = 4, apps = [APP_ID], in: where = corner, through = (lane) => lane }: FleeterOptions = {},
+  { concurrency = 4, apps = [APP_ID], in: where = corner, through = (lane) => lane, glance }: FleeterOptions = {},
 ): Fleeter {
   const redis = where.connect();
   const worker = testWorker({ corner: where, store: bucket.store, clock, attempt, redis });
@@ -80,7 +82,11 @@ function startWorker(
     redis,
     blocking: where.connect(),
     keys: where.keys,
-    lanes: { ...worker.lanes, lane: (name) => through(worker.lanes.lane(name)) },
+    lanes: {
+      ...worker.lanes,
+      lane: (name) => through(worker.lanes.lane(name)),
+      glance: glance ?? worker.lanes.glance,
+    },
     gates: {
       ...worker.gates,
       refresh: () => {
@@ -536,6 +542,32 @@ describe('several takes of a lane at a time', () => {
       // One that looks for a second job, and one that was let go beside it.
       expect(empty() - before).toBeLessThanOrEqual(3);
     }
+  });
+
+  test('whose empty answer is late do not cover what has come meanwhile', async () => {
+    const held = heldAttempts();
+    const late = Promise.withResolvers<void>();
+    let isAsked = false;
+    const worker = startWorker(held.attempt, {
+      // What it sees goes to another worker just then.
+      glance: async (names) => names.map((name) => ({ ready: name === laneOf(APP_ID), nextAt: undefined })),
+      through: (lane) => ({
+        ...lane,
+        take: async (token) => {
+          const answer = await lane.take(token);
+          if (isAsked) return answer;
+          isAsked = true;
+          await late.promise;
+          return answer;
+        },
+      }),
+    });
+    await until(() => isAsked);
+    const job = young();
+    await worker.door.admit([job]);
+    await until(async () => (await corner.redis.exists(worker.lane.markerKey)) === 0);
+    late.resolve();
+    await until(() => held.begun.includes(job.mediaId));
   });
 
   test('that Redis does not answer are told once, and are tried again', async () => {

@@ -27,7 +27,7 @@ import type { BucketFiles } from '../../src/store/bucket-files.ts';
 import { deadLetterKey, mediaKey } from '../../src/store/object-keys.ts';
 import { createS3Client } from '../../src/store/s3-client.ts';
 import { createS3Store } from '../../src/store/s3-store.ts';
-import { MINUTE } from '../../src/time.ts';
+import { type Clock, MINUTE } from '../../src/time.ts';
 import { type TestClock, testClock } from './clock.ts';
 import { APP_ID } from './jobs.ts';
 import type { TestRedis } from './redis.ts';
@@ -58,8 +58,8 @@ export async function openTestStore(): Promise<TestStore> {
 }
 
 /** Lanes over a connection of their own, as another process has them. */
-export function testLanes(corner: TestRedis, redis: RedisClient = corner.connect()): Lanes {
-  return openLanes(redis, corner.prefix, { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS / 2 });
+export function testLanes(corner: TestRedis, redis: RedisClient = corner.connect(), now: Clock = Date.now): Lanes {
+  return openLanes(redis, corner.prefix, { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS / 2, now });
 }
 
 export function testDoor(corner: TestRedis, lanes: Lanes, clock: TestClock, more: Partial<DoorOptions> = {}): Door {
@@ -157,7 +157,7 @@ export function testWorker({
     onEvent(event);
   };
   const store = watch(wholeStore, ['write', 'find', 'abandonUploads', 'readJson', 'writeJson']);
-  const opened = testLanes(corner, redis);
+  const opened = testLanes(corner, redis, now);
   const watched = new Map<string, Lane>();
   const lanes: Lanes = {
     lane: (name) => {
