@@ -3,12 +3,13 @@ import { within } from '../lifecycle.ts';
 import type { RedisClient } from '../redis/connect.ts';
 import { SECOND } from '../time.ts';
 import type { Fleet } from './fleet.ts';
-import type { TakenJob } from './lane.ts';
+import type { Taken, TakenJob } from './lane.ts';
 import { chooseLane } from './lane-choice.ts';
 import type { LockKeeper } from './lock-keeper.ts';
 import { createMarkerWatch } from './marker-watch.ts';
 import { type RunJob, ShutdownError } from './run-job.ts';
 import { createServedLanes, dueNoLaterThan, type ServedLane, type ServedLanesOptions } from './served-lanes.ts';
+import type { NextJob } from './settle.ts';
 
 /** After an error of Redis. */
 const ERROR_PAUSE_MS = SECOND;
@@ -199,12 +200,17 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
   }
 
-  async function take(state: ServedLane): Promise<Taking | undefined> {
+  function take(state: ServedLane): Promise<Taking | undefined> {
+    return taking(state, () => state.lane.take(`${workerId}:${turn}`));
+  }
+
+  /** Takes by a step, and notes what it tells of the lane. */
+  async function taking(state: ServedLane, step: () => Promise<Taken>): Promise<Taking | undefined> {
     turn += 1;
     state.lastTurn = turn;
     const takenAt = elapsed();
     const { signals } = state;
-    const taken = await state.lane.take(`${workerId}:${turn}`);
+    const taken = await step();
     if (taken.job !== undefined) return { job: taken.job, takenAt };
     if (state.signals === signals) {
       state.ready = false;
@@ -216,15 +222,36 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return undefined;
   }
 
+  /** Where the slot of a job that is done would go to the same lane, the next one is taken with its last step. */
+  function nextOf(state: ServedLane): NextJob {
+    return {
+      isWanted: () => mayGoOn(state),
+      take: async (step) => {
+        const taken = await taking(state, step);
+        if (taken !== undefined) void start(state, taken, !lanes.isOpen(state));
+      },
+    };
+  }
+
+  function mayGoOn(state: ServedLane): boolean {
+    if (stopping || lanes.isLookDue()) return false;
+    // Without the job that ends.
+    state.running -= 1;
+    const next = chooseLane(lanes, lanes.isOpen);
+    state.running += 1;
+    return next === state;
+  }
+
   function start(state: ServedLane, { job, takenAt }: Taking, look: boolean): Promise<boolean> {
     const abort = new AbortController();
     state.running += 1;
     locks.keep(state.lane, job, takenAt, (reason) => abort.abort(reason));
-    const ended = runJob(state.lane, job, look, abort.signal).finally(() => {
+    const ended = runJob(state.lane, job, look, abort.signal, nextOf(state)).finally(() => {
       locks.release(job);
       state.running -= 1;
       running.delete(entry);
-      wake();
+      // Its slot may have gone on already.
+      if (hasFreeSlot()) wake();
     });
     const entry: Running = { abort, done: ended };
     running.add(entry);

@@ -89,6 +89,8 @@ export interface Lane {
   update(job: TakenJob, data: object): Promise<void>;
   /** Removes a taken job that is done. @throws LockLostError */
   complete(job: TakenJob): Promise<void>;
+  /** The same, and takes the next in the same step, with the same token. @throws LockLostError */
+  completeAndTake(job: TakenJob): Promise<Taken>;
   /** Removes a taken job that is given up. @throws LockLostError */
   fail(job: TakenJob, reason: string): Promise<void>;
   /** Makes locks last. Returns the ids whose lock was no longer ours. */

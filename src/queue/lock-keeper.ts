@@ -26,7 +26,7 @@ export interface LockKeeper {
 const RENEWALS = 4;
 
 export function createLockKeeper(lockMs: number, onError: (error: unknown) => void): LockKeeper {
-  const kept = new Map<string, Kept>();
+  const kept = new Map<TakenJob, Kept>();
   let renewing = false;
 
   async function renew(): Promise<void> {
@@ -47,9 +47,8 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   }
 
   function giveUp(entry: Kept, why: string): void {
-    // The job may have ended, and its token with it, while the answer was on its way.
-    if (kept.get(entry.job.token) !== entry) return;
-    kept.delete(entry.job.token);
+    // The job may have ended while the answer was on its way.
+    if (!kept.delete(entry.job)) return;
     entry.abort(new LockLostError(why));
   }
 
@@ -70,10 +69,10 @@ export function createLockKeeper(lockMs: number, onError: (error: unknown) => vo
   const timer = setInterval(tick, lockMs / RENEWALS);
   return {
     keep: (lane, job, takenAt, abort) => {
-      kept.set(job.token, { lane, job, abort, holdsSince: takenAt });
+      kept.set(job, { lane, job, abort, holdsSince: takenAt });
     },
-    release: ({ token }) => {
-      kept.delete(token);
+    release: (job) => {
+      kept.delete(job);
     },
     stop: () => clearInterval(timer),
   };

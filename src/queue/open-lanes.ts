@@ -10,7 +10,15 @@ import {
 import type { RedisClient } from '../redis/connect.ts';
 import type { Clock } from '../time.ts';
 import { countOf, isCounterError } from './job-counters.ts';
-import { INBOX_LANE, type Lane, type LaneOptions, type Lanes, LockLostError, type TakenJob } from './lane.ts';
+import {
+  INBOX_LANE,
+  type Lane,
+  type LaneOptions,
+  type Lanes,
+  LockLostError,
+  type Taken,
+  type TakenJob,
+} from './lane.ts';
 import { lowestPriorityIn } from './lowest-priority.ts';
 import { dropStrandedJobs, heldJobs } from './stranded-jobs.ts';
 
@@ -108,14 +116,37 @@ function openLane(
       await ofOurs(step);
     } catch (error) {
       if (!isCounterError(error)) throw error;
-      const [key, active] = [backend.toKey(job.id), backend.toKey('active')];
-      const { starts, returns, token, id } = job;
-      const arguments_ = [starts, returns, token, options.lockDuration, id];
       // In no state for a moment, it may have been taken for one that was left half-way, and added anew.
-      if ((await redis.eval(PUT_BACK_ACTIVE, 3, key, `${key}:lock`, active, ...arguments_)) !== 1)
-        throw new LockLostError(`${id} is no longer ours`);
+      if (!(await putBackActive(job))) throw new LockLostError(`${job.id} is no longer ours`);
       await ofOurs(step);
     }
+  }
+
+  /** Returns false when the job is gone. */
+  async function putBackActive({ id, token, starts, returns }: TakenJob): Promise<boolean> {
+    const [key, active] = [backend.toKey(id), backend.toKey('active')];
+    const arguments_ = [starts, returns, token, options.lockDuration, id];
+    return (await redis.eval(PUT_BACK_ACTIVE, 3, key, `${key}:lock`, active, ...arguments_)) === 1;
+  }
+
+  const complete = (job: TakenJob): Promise<void> =>
+    settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false));
+
+  /**
+   * Finds by our lock what was taken by a step that broke on it.
+   *
+   * BullMQ counts the start and parses the job's options after the job has been moved; a job put there by hand with
+   * options that aren't JSON, or a count that isn't a number, would be taken, fail here, be rescued and taken again for
+   * ever.
+   */
+  async function takenWith(token: string): Promise<Taken | undefined> {
+    for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
+      if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
+      const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
+      const counts = { attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) };
+      return takenOf([{ data: data ?? '', ...counts }, id, 0, 0], token);
+    }
+    return undefined;
   }
 
   const lowestOf = (set: string): Promise<number | undefined> =>
@@ -141,19 +172,14 @@ function openLane(
     },
 
     take: async (token) => {
-      const [json, id, , nextAt] = await moveToActive(backend, redis, token);
-      if (json === null || json === undefined) return { nextAt: nextAt > 0 ? nextAt : undefined };
-      return {
-        job: {
-          id,
-          token,
-          data: json.data ?? '',
-          starts: countOf(json.attemptsStarted, 1),
-          returns: countOf(json.attemptsMade, 0),
-          enqueuedAt: Number(json.timestamp ?? 0),
-          priority: Number(json.priority ?? 0),
-        },
-      };
+      try {
+        return takenOf((await backend.moveToActive(token)) as Activated, token);
+      } catch (error) {
+        if (!isOfJobItself(error)) throw error;
+        const taken = await takenWith(token);
+        if (taken === undefined) throw error;
+        return taken;
+      }
     },
 
     delay: (job, data, at) =>
@@ -171,7 +197,19 @@ function openLane(
       if (written !== 1) throw new LockLostError(`${job.id} is no longer ours`);
     },
 
-    complete: (job) => settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false)),
+    complete,
+
+    completeAndTake: async (job) => {
+      try {
+        const { result } = await ofOurs(() => backend.moveToCompleted(minimalJob(job), null, true, job.token, true));
+        return takenOf(result as Activated, job.token);
+      } catch (error) {
+        if (!isOfJobItself(error)) throw error;
+        // Either of the two.
+        if (await putBackActive(job)) await complete(job);
+        return (await takenWith(job.token)) ?? { nextAt: undefined };
+      }
+    },
 
     fail: (job, reason) => settled(job, () => backend.moveToFailed(minimalJob(job), reason, true, job.token, false)),
 
@@ -224,14 +262,16 @@ function openLane(
   };
 }
 
-/** Where the script that takes a job expects the time: behind its 11 keys and the prefix. */
-const TIME_OF_TAKE = 12;
+/** Where the scripts that take a job expect the time: behind their keys, and the prefix or the id of the job that ends. */
+const TIME_OF_TAKE: Readonly<Record<string, number>> = { moveToActive: 12, moveToFinished: 15 };
 
 /** BullMQ knows no clock but that of its process, and takes a delayed job when that says so. */
 function takeByClock(backend: RedisQueueBackend, now: Clock): void {
   const run = backend.execCommand.bind(backend);
-  backend.execCommand = (client, command, args) =>
-    run(client, command, command === 'moveToActive' ? args.with(TIME_OF_TAKE, now()) : args);
+  backend.execCommand = (client, command, args) => {
+    const place = TIME_OF_TAKE[command];
+    return run(client, command, place === undefined ? args : args.with(place, now()));
+  };
 }
 
 interface LaneLockOptions {
@@ -269,27 +309,27 @@ const PRIORITY_SCORE_UNIT = 2 ** 32;
 /** And a delayed one `due * 4096 + counter`. */
 const DELAYED_SCORE_UNIT = 4_096;
 
+/** Empty when there was nothing to take. */
 type Activated = [json: Partial<JobJson> | null | undefined, id: string, limitDelay: number, nextAt: number];
 
-/**
- * Takes the next job.
- *
- * BullMQ counts the start and parses the job's options after the job has been moved; a job put there by hand with
- * options that aren't JSON, or a count that isn't a number, would be taken, fail here, be rescued and taken again for
- * ever. So that one is looked up by our lock.
- */
-async function moveToActive(backend: IQueueBackend, redis: RedisClient, token: string): Promise<Activated> {
-  try {
-    return (await backend.moveToActive(token)) as Activated;
-  } catch (error) {
-    if (!(error instanceof SyntaxError || error instanceof TypeError || isCounterError(error))) throw error;
-    for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
-      if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
-      const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
-      return [{ data: data ?? '', attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) }, id, 0, 0];
-    }
-    throw error;
-  }
+function takenOf([json, id = '', , nextAt = 0]: Activated, token: string): Taken {
+  if (json === null || json === undefined) return { nextAt: nextAt > 0 ? nextAt : undefined };
+  return {
+    job: {
+      id,
+      token,
+      data: json.data ?? '',
+      starts: countOf(json.attemptsStarted, 1),
+      returns: countOf(json.attemptsMade, 0),
+      enqueuedAt: Number(json.timestamp ?? 0),
+      priority: Number(json.priority ?? 0),
+    },
+  };
+}
+
+/** True for what a job does to BullMQ that has something odd in its fields. */
+function isOfJobItself(error: unknown): boolean {
+  return error instanceof SyntaxError || error instanceof TypeError || isCounterError(error);
 }
 
 /** What BullMQ's scripts need of a job: its id, and a count that is compared when it fails. */
@@ -300,9 +340,9 @@ function minimalJob({ id }: TakenJob): MinimalJob {
 /** The codes of BullMQ's scripts for a job that is gone, not locked, not active or locked by another. */
 const NOT_OURS = new Set([-1, -2, -3, -6]);
 
-async function ofOurs(step: () => Promise<unknown>): Promise<void> {
+async function ofOurs<T>(step: () => Promise<T>): Promise<T> {
   try {
-    await step();
+    return await step();
   } catch (error) {
     if (error instanceof Error && 'code' in error && typeof error.code === 'number' && NOT_OURS.has(error.code)) {
       throw new LockLostError(error.message);

@@ -48,6 +48,8 @@ export interface ServedLanes extends Iterable<ServedLane> {
   sweep(): Promise<void>;
   /** Now and then: looks into the lanes that seem empty. Returns whether it did. */
   glance(): Promise<boolean>;
+  /** True when there is something to look into, for which a slot must come free. */
+  isLookDue(): boolean;
   /** Now and then: puts back jobs whose worker has died. */
   rescue(): Promise<void>;
   /** Lanes whose next delayed job is due by now have work. */
@@ -108,6 +110,10 @@ export function createServedLanes(options: ServedLanesOptions): ServedLanes {
     if (await gates.open(appId)) observe({ type: 'gate-opened', appId });
   }
 
+  function isGlanceDue(): boolean {
+    return elapsed() - glancedAt >= GLANCE_MS;
+  }
+
   async function glance(): Promise<void> {
     glancedAt = elapsed();
     const quiet = [...served.values()].filter((state) => !state.ready && isOpen(state));
@@ -136,9 +142,15 @@ export function createServedLanes(options: ServedLanesOptions): ServedLanes {
     },
 
     glance: async () => {
-      if (elapsed() - glancedAt < GLANCE_MS) return false;
+      if (!isGlanceDue()) return false;
       await glance();
       return true;
+    },
+
+    isLookDue: () => {
+      if (isGlanceDue()) return true;
+      for (const { lookDue } of served.values()) if (lookDue) return true;
+      return false;
     },
 
     rescue: async () => {

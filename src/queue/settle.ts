@@ -11,13 +11,21 @@ import { deadLetterKey } from '../store/object-keys.ts';
 import { type Clock, iso, MINUTE } from '../time.ts';
 import type { ArchivedMarkers } from './archived-marker.ts';
 import type { ObserveJob } from './job-events.ts';
-import type { Lane, TakenJob } from './lane.ts';
+import type { Lane, Taken, TakenJob } from './lane.ts';
 import { type Ledger, type StoredJob, storedJobData, withAttempt } from './stored-job.ts';
 
 /** A job on its way through a worker. */
 export interface HeldJob extends StoredJob {
   readonly lane: Lane;
   readonly taken: TakenJob;
+  readonly next?: NextJob;
+}
+
+/** Who takes the next job of a lane as this one is done. */
+export interface NextJob {
+  isWanted(): boolean;
+  /** @param step takes it, and ends the one that is done. */
+  take(step: () => Promise<Taken>): Promise<void>;
 }
 
 export interface SettleParts {
@@ -117,7 +125,7 @@ export function createSettle(parts: SettleParts): Settle {
 
   /** Tells the dead letter, if there is one, then removes the job. Returns false when it has to be done later. */
   async function finish(held: HeldJob, archivedKey: string, hasLetter: boolean, signal: AbortSignal): Promise<boolean> {
-    const { job, ledger, lane, taken } = held;
+    const { job, ledger } = held;
     if (ledger.replayed === true || hasLetter) {
       const unresolved = await deadLetters.resolve(mediaJobId(job), deadLetterKey(job), archivedKey, signal);
       if (unresolved !== undefined) {
@@ -125,8 +133,13 @@ export function createSettle(parts: SettleParts): Settle {
         return false;
       }
     }
-    await lane.complete(taken);
+    await complete(held);
     return true;
+  }
+
+  async function complete({ lane, taken, next }: HeldJob): Promise<void> {
+    if (next?.isWanted() === true) await next.take(() => lane.completeAndTake(taken));
+    else await lane.complete(taken);
   }
 
   async function again(

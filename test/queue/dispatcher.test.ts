@@ -592,6 +592,44 @@ describe('several takes of a lane at a time', () => {
   });
 });
 
+describe('a slot whose job is done', () => {
+  test('goes on with the next of the lane in one step', async () => {
+    const steps: string[] = [];
+    const counted =
+      <A, R>(name: string, step: (argument: A) => R) =>
+      (argument: A): R => {
+        steps.push(name);
+        return step(argument);
+      };
+    const through = (lane: Lane): Lane => ({
+      ...lane,
+      take: counted('take', lane.take),
+      complete: counted('complete', lane.complete),
+      completeAndTake: counted('both', lane.completeAndTake),
+    });
+    await testWorker({ corner, store: bucket.store, clock }).door.admit(many(5));
+    const worker = startWorker(async (job) => archivedAs(job), { concurrency: 1, through });
+    await until(() => worker.events.filter(({ type }) => type === 'archived').length === 5);
+    // A marker that is left may be looked after once more.
+    expect(steps.slice(0, 6)).toEqual(['take', 'both', 'both', 'both', 'both', 'both']);
+  });
+
+  test('goes on with the lane that has fewest running, as any other', async () => {
+    const apps = [APP_ID, OTHER_APP_ID];
+    const jobs = apps.flatMap((appId) => Array.from({ length: 4 }, () => young({ appId })));
+    const appOf = new Map(jobs.map(({ mediaId, appId }) => [mediaId, appId]));
+    await testWorker({ corner, store: bucket.store, clock }).door.admit(jobs);
+    const held = heldAttempts();
+    startWorker(held.attempt, { concurrency: 2, apps });
+    for (let ended = 0; ended < 6; ended += 1) {
+      await until(() => held.running.length === 2);
+      expect(new Set(held.running.map((mediaId) => appOf.get(mediaId)))).toEqual(new Set(apps));
+      held.end(held.running[ended % 2] ?? '');
+      await until(() => held.begun.length === 3 + ended);
+    }
+  });
+});
+
 describe('a worker that stops', () => {
   test('takes no more, and waits for what runs', async () => {
     const held = heldAttempts();
@@ -654,6 +692,31 @@ describe('a worker that stops', () => {
     arrives.resolve();
     await worker.running;
     expect(worker.events).toMatchObject([{ type: 'released', cause: 'shutdown' }]);
+    expect(await takeOne(worker.lane)).toMatchObject({ starts: 2, returns: 1 });
+  });
+
+  test('while a job is on its way to a slot that another leaves puts that back', async () => {
+    const [onTheWay, arrives] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const through = (lane: Lane): Lane => ({
+      ...lane,
+      completeAndTake: async (done) => {
+        const taken = await lane.completeAndTake(done);
+        onTheWay.resolve();
+        await arrives.promise;
+        return taken;
+      },
+    });
+    const held = heldAttempts();
+    const worker = startWorker(held.attempt, { concurrency: 1, through });
+    await worker.door.admit(many(2));
+    await until(() => held.running.length === 1);
+    held.end(held.running[0] ?? '');
+    await onTheWay.promise;
+    const stopped = worker.dispatcher.stop(GRACE_MS);
+    arrives.resolve();
+    await stopped;
+    await worker.running;
+    expect(worker.events).toMatchObject([{ type: 'archived' }, { type: 'released', cause: 'shutdown' }]);
     expect(await takeOne(worker.lane)).toMatchObject({ starts: 2, returns: 1 });
   });
 

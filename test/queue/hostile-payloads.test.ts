@@ -3,8 +3,8 @@ import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { failure } from '../../src/failure.ts';
 import { mediaJobId } from '../../src/media/media-job.ts';
-import { INBOX_LANE, type Lane, laneOf } from '../../src/queue/lane.ts';
-import { HOUR, iso, MINUTE } from '../../src/time.ts';
+import { INBOX_LANE, type Lane, laneOf, type Taken } from '../../src/queue/lane.ts';
+import { iso, MINUTE } from '../../src/time.ts';
 import { type TestClock, testClock } from '../support/clock.ts';
 import { hostilePayloads } from '../support/hostile-payload.ts';
 import { testJob } from '../support/jobs.ts';
@@ -37,8 +37,8 @@ afterAll(() => bucket[Symbol.asyncDispose]());
 
 beforeEach(async () => {
   corner = await openTestRedis();
-  // Ahead of BullMQ's own, so that what is put off is not due however long a test takes.
-  clock = testClock(Date.now() + HOUR);
+  // It stands still: what is put off is not due however long a test takes.
+  clock = testClock(Date.now());
 });
 
 afterEach(() => corner[Symbol.asyncDispose]());
@@ -50,17 +50,26 @@ async function sweep(): Promise<void> {
   if (forgotten.length > 0) await corner.redis.del(...forgotten);
 }
 
-/** Takes what is in a lane, and then in those of the apps that are known by then, until nothing is. */
+/**
+ * Takes what is in a lane, and then in those of the apps that are known by then, until nothing is. What can be taken as the
+ * one before it ends is.
+ */
 async function drain(by: TestWorker, first: Lane): Promise<void> {
   let takes = 0;
   await empty(first);
   for (const appId of await corner.redis.smembers(corner.keys.lanes)) await empty(by.lanes.lane(laneOf(appId)));
 
   async function empty(lane: Lane): Promise<void> {
-    for (let { job } = await lane.take(randomUUID()); job !== undefined; { job } = await lane.take(randomUUID())) {
+    let taken: Taken = await lane.take(randomUUID());
+    while (taken.job !== undefined) {
       takes += 1;
       if (takes > MAX_TAKES) throw new Error(`taken ${takes} times`);
-      await by.runJob(lane, job, false, never);
+      let next: Taken | undefined;
+      const take = async (step: () => Promise<Taken>): Promise<void> => {
+        next = await step();
+      };
+      await by.runJob(lane, taken.job, false, never, { isWanted: () => true, take });
+      taken = next?.job === undefined ? await lane.take(randomUUID()) : next;
     }
     expect(await lane.counts()).toMatchObject({ waiting: 0, active: 0, failed: 0 });
   }
@@ -141,16 +150,22 @@ describe('numbers that BullMQ has not written', () => {
     { minKeys: 1 },
   );
 
-  /** Queues a job, overwrites its numbers, and runs it until it is gone or waits. */
-  async function run(forged: Readonly<Record<string, string>>, attempt?: Attempt): Promise<TestWorker> {
+  type Forged = Readonly<Record<string, string>>;
+
+  /** Queues jobs, overwrites the numbers of each, and runs them until they are gone or wait. */
+  async function runAll(forgeries: readonly Forged[], attempt?: Attempt): Promise<TestWorker> {
     await sweep();
     const by = testWorker({ corner, store: bucket.store, clock, ...(attempt === undefined ? {} : { attempt }) });
-    const job = testJob({ receivedAt: iso(clock.now() - MINUTE) });
-    await by.door.admit([job]);
-    await corner.redis.hset(by.lane.keyOfJob(mediaJobId(job)), forged);
+    for (const forged of forgeries) {
+      const job = testJob({ receivedAt: iso(clock.now() - MINUTE), mediaId: randomUUID() });
+      await by.door.admit([job]);
+      await corner.redis.hset(by.lane.keyOfJob(mediaJobId(job)), forged);
+    }
     await drain(by, by.lane);
     return by;
   }
+
+  const run = (forged: Forged, attempt?: Attempt): Promise<TestWorker> => runAll([forged], attempt);
 
   /** Those that say that it has killed its workers: it is spaced, as such a job is. */
   const looksDeadly = (by: TestWorker): boolean =>
@@ -165,6 +180,18 @@ describe('numbers that BullMQ has not written', () => {
         expect(await by.lane.counts()).toEqual(EMPTY);
         expect(await jobKeys(by)).toEqual([]);
       }
+    });
+    await fc.assert(property, { numRuns: 200 });
+  });
+
+  test('keep no job from being archived that is taken as another ends, nor that other', async () => {
+    const property = fc.asyncProperty(fc.array(fields, { minLength: 2, maxLength: 4 }), async (forgeries) => {
+      const by = await runAll(forgeries);
+      const spaced = by.events.filter((event) => event.type === 'retry' && event.failure.code === 'worker-lost').length;
+      expect(ends(by).filter((type) => type === 'archived')).toHaveLength(forgeries.length - spaced);
+      expect(ends(by)).toHaveLength(forgeries.length);
+      expect(await by.lane.counts()).toEqual({ ...EMPTY, delayed: spaced });
+      expect(await jobKeys(by)).toHaveLength(spaced);
     });
     await fc.assert(property, { numRuns: 200 });
   });

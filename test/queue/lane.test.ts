@@ -320,6 +320,84 @@ describe('a worker that has lost its lock', () => {
   });
 });
 
+describe('a job that ends as the next is taken', () => {
+  test('is gone, and the next is locked for the same worker', async () => {
+    await lane.add([job('a', 1), job('b', 2, { to: 'archive' })]);
+    const first = await takeOne(lane, 'token');
+    const { job: second } = await lane.completeAndTake(first);
+    expect(second).toMatchObject({
+      id: 'b',
+      data: '{"to":"archive"}',
+      token: 'token',
+      starts: 1,
+      returns: 0,
+      priority: 2,
+    });
+    expect(await lane.peek('a')).toBeUndefined();
+    expect(await corner.redis.exists(`${lane.keyOfJob('a')}:lock`)).toBe(0);
+    if (second === undefined) throw new Error('nothing was taken');
+    expect(await lane.extendLocks([second])).toEqual([]);
+    expect(await lane.completeAndTake(second)).toEqual({ nextAt: undefined });
+    expect(await lane.counts()).toEqual(EMPTY);
+  });
+
+  test('tells when the next is due', async () => {
+    await lane.add([job('a')]);
+    const at = Date.now() + 60 * SECOND;
+    await lane.delay(await takeOne(lane), undefined, at);
+    await lane.add([job('b')]);
+    expect(await lane.completeAndTake(await takeOne(lane))).toEqual({ nextAt: at });
+  });
+
+  test('takes one that is due by the clock that was given', async () => {
+    let time = Date.now() - HOUR;
+    const options = { lockMs: LOCK_MS, rescueEveryMs: LOCK_MS, now: () => time };
+    const byClock = openLanes(corner.connect(), corner.prefix, options);
+    const watched = byClock.lane(laneOf(APP_ID));
+    await watched.add([job('a')]);
+    await watched.delay(await takeOne(watched), undefined, time + SECOND);
+    await watched.add([job('b'), job('c')]);
+    const b = await takeOne(watched);
+    const c = await takeOne(watched);
+    expect(await watched.completeAndTake(b)).toEqual({ nextAt: time + SECOND });
+    time += SECOND;
+    expect(await watched.completeAndTake(c)).toMatchObject({ job: { id: 'a', starts: 2, returns: 1 } });
+    await byClock.close();
+  });
+
+  test.each(['while another has it', 'and is gone'])('takes nothing when its lock is lost, %s', async (where) => {
+    await lane.add([job('a', 1), job('b', 2)]);
+    const lost = await takeOne(lane);
+    await loseWorker(corner.redis, lane, 'a');
+    // Rescued, it comes before all others.
+    const owned = await takeOne(lane);
+    if (where === 'and is gone') await lane.complete(owned);
+    await expect(lane.completeAndTake(lost)).rejects.toThrow(LockLostError);
+    expect(await lane.counts()).toMatchObject({ waiting: 1 });
+  });
+
+  test.each([{ opts: 'not json' }, { ats: 'x' }, { ats: '9223372036854775807' }])(
+    'takes one with %j all the same',
+    async (forged) => {
+      await lane.add([job('a', 1), job('b', 2)]);
+      const first = await takeOne(lane, 'token');
+      await corner.redis.hset(lane.keyOfJob('b'), forged);
+      expect(await lane.completeAndTake(first)).toMatchObject({ job: { id: 'b', data: '{"id":"b"}', token: 'token' } });
+      expect(await lane.peek('a')).toBeUndefined();
+      expect(await lane.counts()).toEqual({ ...EMPTY, active: 1 });
+    },
+  );
+
+  test('ends although its own counters are none', async () => {
+    await lane.add([job('a', 1), job('b', 2)]);
+    const first = await takeOne(lane);
+    await corner.redis.hset(lane.keyOfJob('a'), { ats: 'x', atm: 'x' });
+    await lane.completeAndTake(first);
+    expect(await lane.peek('a')).toBeUndefined();
+    expect((await lane.peek('b'))?.state).toMatch(/active|prioritized/);
+  });
+});
+
 describe('what others put there', () => {
   /** The inbox as another program writes to it. */
   async function foreign(use: (queue: Queue) => Promise<unknown>): Promise<Lane> {
