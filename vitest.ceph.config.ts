@@ -6,7 +6,7 @@ export default defineConfig({
     include: ['test/ceph/**/*.test.ts'],
     globalSetup: ['test/global-setup.ts', 'test/ceph/global-setup.ts'],
     pool: 'forks',
-    maxWorkers: 1,
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },

@@ -19,8 +19,15 @@ interface Envelope {
  *
  * @param url of a TypeScript file.
  */
-export function startHelper<Ask, Answer>(url: URL, args: readonly string[] = []): HelperProcess<Ask, Answer> {
-  const child = fork(fileURLToPath(url), [...args], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+export function startHelper<Ask, Answer>(
+  url: URL,
+  args: readonly string[] = [],
+  execArgv: readonly string[] = [],
+): HelperProcess<Ask, Answer> {
+  const child = fork(fileURLToPath(url), [...args], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    execArgv: [...process.execArgv, ...execArgv],
+  });
   const open = new Map<number, PromiseWithResolvers<Answer>>();
   const exited = Promise.withResolvers<void>();
   let last = 0;

@@ -159,7 +159,11 @@ test('a job of an app that nobody serves is told at once, waits, and is a dead l
   const [late] = await lettersOf(stack);
   expect(late).toMatchObject({ mediaId: jobs[1]?.mediaId, reason: 'deadline-exceeded', appId: OTHER_APP_ID });
   expect(late?.attempts.at(-1)?.failure).toBe('app-not-configured');
-  const [row] = (await stack.command(['show', OTHER_APP_ID, jobs[0]?.mediaId ?? '', '--json'])).rows();
+  // It may be on its way out of the inbox.
+  const row = await eventually(async () => {
+    const [found] = (await stack.command(['show', OTHER_APP_ID, jobs[0]?.mediaId ?? '', '--json'])).rows();
+    return found;
+  });
   expect(row).toMatchObject({ mediaId: jobs[0]?.mediaId, state: expect.stringMatching(/waiting|delayed/) });
   expect(await notArchived(stack, media)).toEqual([]);
   expect(await openJobs(stack)).toBe(0);

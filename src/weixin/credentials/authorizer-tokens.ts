@@ -41,6 +41,8 @@ const LIST_OFFSET_LIFE_MS = HOUR;
 const REDEEM_LEASE_MS = API_CALL_TIMEOUT_MS + 8 * SECOND;
 /** Platform tokens tried within a call after the first was rejected. */
 const TOKEN_RETRIES = 1;
+/** Times the list is asked for a refresh token that does, for one access_token. */
+const MAX_LOOKS = 3;
 
 export function createAuthorizerTokens(parts: AuthorizerTokensParts): AuthorizerTokens {
   const { redis, keys, shared, api, tickets, authorizations, now } = parts;
@@ -91,23 +93,23 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
     if (!redeemed.ok || redeemed.value !== undefined) return redeemed as Result<TokenAnswer>;
 
     const known = await authorizations.read(component, appId);
-    const refreshToken = known?.refreshToken ?? credential.refreshToken;
-    if (refreshToken !== undefined) {
-      const answer = await refresh(component, appId, known, refreshToken, signal);
-      if (answer.ok || !mayBeReplaced(answer.failure)) return answer;
+    let refreshToken = known?.refreshToken ?? credential.refreshToken;
+    let answer: Result<AuthorizerAnswer> = fail('authorization-withdrawn', {
+      detail: `not among the accounts of ${component.appId}`,
+    });
+    for (let looks = 0; ; looks += 1) {
+      if (refreshToken !== undefined) {
+        answer = await refresh(component, appId, known, refreshToken, signal);
+        if (answer.ok || !mayBeReplaced(answer.failure) || looks === MAX_LOOKS) return answer;
+      }
       // The account may have authorised the platform anew, and we have not been told; or the token that replaced this one
-      // was lost with its answer. WeChat lists what is valid.
+      // was lost with its answer. WeChat lists what is valid, and may replace that too before it is used.
       const listed = await lookUp(component, appId, signal);
       if (!listed.ok || listed.value === undefined) return listed.ok ? answer : listed;
-      const isSame = listed.value.reveal() === refreshToken.reveal();
-      if (isSame && answer.failure.code === 'authorization-withdrawn') return answer;
-      return refresh(component, appId, known, listed.value, signal);
+      const isSame = listed.value.reveal() === refreshToken?.reveal();
+      if (isSame && (looks > 0 || (!answer.ok && answer.failure.code === 'authorization-withdrawn'))) return answer;
+      refreshToken = listed.value;
     }
-    const listed = await lookUp(component, appId, signal);
-    if (!listed.ok) return listed;
-    if (listed.value === undefined)
-      return fail('authorization-withdrawn', { detail: `not among the accounts of ${component.appId}` });
-    return refresh(component, appId, known, listed.value, signal);
   }
 
   async function refresh(

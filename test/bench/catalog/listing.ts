@@ -13,10 +13,13 @@ export async function listingMemory(objects: number, note: (text: string) => voi
   const store = parts.use(startHelper<StoreAsk, StoreAnswer>(new URL('./store.ts', import.meta.url), [directory]));
   const sample = { rows: objects, apps: 1, days: 1, since: Date.parse('2026-06-15') };
   note(`a bucket of ${objects.toLocaleString('en')} objects`);
-  const { url } = await store.ask({ type: 'media', sample });
-  const lister = parts.use(startHelper<ListerAsk, ListerAnswer>(new URL('./lister.ts', import.meta.url)));
+  const { url: storeUrl } = await store.ask({ type: 'media', sample });
+  // A busy machine would let garbage lie for longer.
+  const smallHeap = ['--max-old-space-size=80', '--max-semi-space-size=4'];
+  const url = new URL('./lister.ts', import.meta.url);
+  const lister = parts.use(startHelper<ListerAsk, ListerAnswer>(url, [], smallHeap));
   note('listing it');
-  const answer = await lister.ask({ url, directory });
+  const answer = await lister.ask({ url: storeUrl, directory });
   if (answer.objects !== objects) throw new Error(`${answer.objects} objects listed`);
   return answer;
 }

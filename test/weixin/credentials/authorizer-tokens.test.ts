@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startWeixinSimulator, type WeixinSimulator } from '../../../src/demo/weixin/weixin-simulator.ts';
+import type { RedisClient } from '../../../src/redis/connect.ts';
 import { Secret } from '../../../src/secret.ts';
 import { HOUR, MINUTE, SECOND } from '../../../src/time.ts';
 import { createApiHosts } from '../../../src/weixin/api-hosts.ts';
@@ -66,12 +67,17 @@ afterEach(async () => {
 });
 
 /** The tokens as another process would have them. */
-function source(): TokenSources {
+function source(faults: (redis: RedisClient) => object = () => ({})): TokenSources {
   const hosts = createApiHosts([new URL(simulator.url)], clock.now);
   const onRefresh = (refresh: TokenRefresh): void => void refreshes.push(refresh);
   const { keys } = corner;
   const endpoint = { hosts, http };
-  return createTokenSource({ redis: corner.connect(), keys, endpoint, now: clock.now, random: () => 0.5, onRefresh });
+  const connected = corner.connect();
+  const own = faults(connected);
+  const redis = new Proxy(connected, {
+    get: (target, name) => Reflect.get(name in own ? own : target, name) as unknown,
+  });
+  return createTokenSource({ redis, keys, endpoint, now: clock.now, random: () => 0.5, onRefresh });
 }
 
 function advance(ms: number): void {
@@ -271,6 +277,29 @@ describe('a refresh token', () => {
     await tokenFor(source());
     expect(calls('api_get_authorizer_list')).toBe(1);
   });
+
+  test.each([
+    { times: 2, code: 'none' },
+    { times: 99, code: 'authorization-withdrawn' },
+  ])(
+    'that is replaced between the list and its use, $times times, is looked up again, and not for ever',
+    async ({ times, code }) => {
+      let left = times;
+      simulator.platforms.rotate(component.appId, APP_ID);
+      const from = source((redis) => ({
+        // The last thing that is done with a list.
+        del: async (key: string) => {
+          if (key === corner.keys.listOffset(APP_ID) && left > 0) {
+            left -= 1;
+            simulator.platforms.rotate(component.appId, APP_ID);
+          }
+          return redis.del(key);
+        },
+      }));
+      expect(await failureFor(from)).toBe(code);
+      expect(calls('api_get_authorizer_list')).toBe(3);
+    },
+  );
 
   test('that an event has replaced while it was asked for does not replace it', async () => {
     const authorizations = createAuthorizations(corner.redis, corner.keys);
