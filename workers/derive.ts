@@ -196,7 +196,8 @@ export async function runDerive(
       const head = await files.head(derivedKey(source, RECIPES[recipe].name), signal);
       if (!head.ok) throw new FailureError(head.failure);
       const row = head.value === undefined ? undefined : derivedRowOf(head.value);
-      if (row?.recipe === recipe && row.source_sha256 === source.sha256) rows.push(row);
+      const isOfSource = row?.source_key === source.key && row.source_sha256 === source.sha256;
+      if (isOfSource && row.recipe === recipe) rows.push(row);
     }
     return rows;
   }

@@ -9,7 +9,7 @@ import type { LockKeeper } from './lock-keeper.ts';
 import { createMarkerWatch } from './marker-watch.ts';
 import { type RunJob, ShutdownError } from './run-job.ts';
 import { createServedLanes, dueNoLaterThan, type ServedLane, type ServedLanesOptions } from './served-lanes.ts';
-import type { NextJob } from './settle.ts';
+import type { Slot } from './settle.ts';
 
 /** After an error of Redis. */
 const ERROR_PAUSE_MS = SECOND;
@@ -68,6 +68,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const looks = new Set<Promise<void>>();
   const takes = new Set<Promise<void>>();
   let takeFaultAt = Number.NEGATIVE_INFINITY;
+  let unsettledAt = Number.NEGATIVE_INFINITY;
   const workerId = randomUUID();
   let turn = 0;
   let lastTurnAt = elapsed();
@@ -82,6 +83,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   async function run(): Promise<void> {
+    lanes.begin();
     const watching = markers.run();
     while (!stopping) {
       lastTurnAt = elapsed();
@@ -158,9 +160,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function takeAndStart(state: ServedLane): Promise<void> {
     try {
       const taken = await take(state);
-      state.takesAtOnce = taken === undefined ? 1 : Math.min(state.takesAtOnce + 1, MAX_TAKES_AT_ONCE);
+      if (taken === undefined) return;
+      state.takesAtOnce = Math.min(state.takesAtOnce + 1, MAX_TAKES_AT_ONCE);
       // The gate may have been closed meanwhile.
-      if (taken !== undefined) void start(state, taken, !lanes.isOpen(state));
+      void start(state, taken, !lanes.isOpen(state));
     } catch (error) {
       rest(state, error);
     }
@@ -201,17 +204,18 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   function take(state: ServedLane): Promise<Taking | undefined> {
-    return taking(state, () => state.lane.take(`${workerId}:${turn}`));
+    return takeBy(state, () => state.lane.take(`${workerId}:${turn}`));
   }
 
   /** Takes by a step, and notes what it tells of the lane. */
-  async function taking(state: ServedLane, step: () => Promise<Taken>): Promise<Taking | undefined> {
+  async function takeBy(state: ServedLane, step: () => Promise<Taken>): Promise<Taking | undefined> {
     turn += 1;
     state.lastTurn = turn;
     const takenAt = elapsed();
     const { signals } = state;
     const taken = await step();
     if (taken.job !== undefined) return { job: taken.job, takenAt };
+    state.takesAtOnce = 1;
     if (state.signals === signals) {
       state.ready = false;
       state.nextAt = taken.nextAt;
@@ -222,19 +226,28 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return undefined;
   }
 
-  /** Where the slot of a job that is done would go to the same lane, the next one is taken with its last step. */
-  function nextOf(state: ServedLane): NextJob {
+  function slotOf(state: ServedLane): Slot {
     return {
-      isWanted: () => mayGoOn(state),
-      take: async (step) => {
-        const taken = await taking(state, step);
+      goesOn: () => mayGoOn(state),
+      goOn: async (step) => {
+        const taken = await takeBy(state, step);
         if (taken !== undefined) void start(state, taken, !lanes.isOpen(state));
+      },
+      rest: () => {
+        unsettledAt = elapsed();
       },
     };
   }
 
+  /**
+   * A slot that is free goes to another lane where that one's turn is, and so does one whose job is done.
+   *
+   * Not for a while after a job could not be settled: a Redis that is full lets no job be taken, but ends one and takes
+   * the next in one step.
+   */
   function mayGoOn(state: ServedLane): boolean {
-    if (stopping || lanes.isLookDue()) return false;
+    if (stopping || running.size + takes.size > concurrency || lanes.isLookDue()) return false;
+    if (elapsed() - unsettledAt < ERROR_PAUSE_MS) return false;
     // Without the job that ends.
     state.running -= 1;
     const next = chooseLane(lanes, lanes.isOpen);
@@ -246,7 +259,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const abort = new AbortController();
     state.running += 1;
     locks.keep(state.lane, job, takenAt, (reason) => abort.abort(reason));
-    const ended = runJob(state.lane, job, look, abort.signal, nextOf(state)).finally(() => {
+    const ended = runJob(state.lane, job, look, abort.signal, slotOf(state)).finally(() => {
       locks.release(job);
       state.running -= 1;
       running.delete(entry);
@@ -284,10 +297,16 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   /** Waits for the running jobs, `ms` at most. */
   async function settled(ms: number): Promise<void> {
-    if (running.size + looks.size === 0 || ms <= 0) return;
-    const { promise: timeout, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    await Promise.race([Promise.allSettled([...looks, ...[...running].map(({ done }) => done)]), timeout]);
+    if (ms <= 0) return;
+    let isOver = false;
+    const { promise: over, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      isOver = true;
+      resolve();
+    }, ms);
+    // One that ends may have brought another.
+    while (!isOver && running.size + looks.size > 0)
+      await Promise.race([Promise.allSettled([...looks, ...[...running].map(({ done }) => done)]), over]);
     clearTimeout(timer);
   }
 

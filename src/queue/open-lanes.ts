@@ -24,6 +24,9 @@ import { dropStrandedJobs, heldJobs } from './stranded-jobs.ts';
 
 const JOB_NAME = 'archive';
 
+/** Jobs of a lane that are looked at for one of ours: as many as a fleet may run, and the newest come first. */
+const MOST_ACTIVE = 4_999;
+
 /** BullMQ's event streams serve nobody here; the shortest it can keep is one node of the stream. */
 const EVENTS_KEPT = 1;
 
@@ -133,20 +136,23 @@ function openLane(
     settled(job, () => backend.moveToCompleted(minimalJob(job), null, true, job.token, false));
 
   /**
-   * Finds by our lock what was taken by a step that broke on it.
+   * Finds by our lock what was taken by a step that broke on it, or whose answer was lost.
    *
    * BullMQ counts the start and parses the job's options after the job has been moved; a job put there by hand with
    * options that aren't JSON, or a count that isn't a number, would be taken, fail here, be rescued and taken again for
    * ever.
+   *
+   * @param endedId the job that had the same token before.
    */
-  async function takenWith(token: string): Promise<Taken | undefined> {
-    for (const id of await redis.lrange(backend.toKey('active'), 0, 9)) {
-      if ((await redis.get(`${backend.toKey(id)}:lock`)) !== token) continue;
-      const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
-      const counts = { attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) };
-      return takenOf([{ data: data ?? '', ...counts }, id, 0, 0], token);
-    }
-    return undefined;
+  async function takenWith(token: string, endedId?: string): Promise<Taken | undefined> {
+    const active = (await redis.lrange(backend.toKey('active'), 0, MOST_ACTIVE)).filter((id) => id !== endedId);
+    if (active.length === 0) return undefined;
+    const tokens = await redis.mget(active.map((id) => `${backend.toKey(id)}:lock`));
+    const id = active[tokens.indexOf(token)];
+    if (id === undefined) return undefined;
+    const [data, starts, returns] = await redis.hmget(backend.toKey(id), 'data', 'ats', 'atm');
+    const counts = { attemptsStarted: countOf(starts, 1), attemptsMade: countOf(returns, 0) };
+    return takenOf([{ data: data ?? '', ...counts }, id, 0, 0], token);
   }
 
   const lowestOf = (set: string): Promise<number | undefined> =>
@@ -204,10 +210,16 @@ function openLane(
         const { result } = await ofOurs(() => backend.moveToCompleted(minimalJob(job), null, true, job.token, true));
         return takenOf(result as Activated, job.token);
       } catch (error) {
-        if (!isOfJobItself(error)) throw error;
-        // Either of the two.
-        if (await putBackActive(job)) await complete(job);
-        return (await takenWith(job.token)) ?? { nextAt: undefined };
+        // Over a connection that broke for good nothing can be asked.
+        if (!(error instanceof LockLostError || isReply(error) || isOfJobItself(error))) throw error;
+        // Where the next one was taken, this one had ended before: the step broke behind that, or it was sent twice.
+        const taken = await takenWith(job.token, job.id);
+        if (taken !== undefined) return taken;
+        if (error instanceof LockLostError) throw error;
+        if (isCounterError(error) && (await putBackActive(job))) await complete(job);
+        else if ((await redis.exists(backend.toKey(job.id))) === 1) throw error;
+        // What was wrong with the next one is met by whoever takes it.
+        return { nextAt: 0 };
       }
     },
 
@@ -284,18 +296,20 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'data', ARGV[2])
 return 1`;
 
-/**
- * BullMQ counts the rescues of a job after it has taken it out of the active ones: on a count that somebody has overwritten
- * it would break there, and the job would be nowhere.
- */
 const PUT_BACK_ACTIVE = `
 if redis.call('HEXISTS', KEYS[1], 'ats') == 0 then return 0 end
+local held = redis.call('GET', KEYS[2])
+if held and held ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[1], 'ats', ARGV[1], 'atm', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 redis.call('LREM', KEYS[3], 0, ARGV[5])
 redis.call('LPUSH', KEYS[3], ARGV[5])
 return 1`;
 
+/**
+ * BullMQ counts the rescues of a job after it has taken it out of the active ones: on a count that somebody has overwritten
+ * it would break there, and the job would be nowhere.
+ */
 const MEND_RESCUE_COUNTS = `
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local count = redis.pcall('HGET', ARGV[1] .. id, 'stc')
@@ -325,6 +339,11 @@ function takenOf([json, id = '', , nextAt = 0]: Activated, token: string): Taken
       priority: Number(json.priority ?? 0),
     },
   };
+}
+
+/** True where Redis has answered. */
+function isReply(error: unknown): boolean {
+  return error instanceof Error && error.name === 'ReplyError';
 }
 
 /** True for what a job does to BullMQ that has something odd in its fields. */

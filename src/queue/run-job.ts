@@ -18,7 +18,7 @@ import type { ObserveJob } from './job-events.ts';
 import { appOfLane, type Lane, LockLostError, type TakenJob } from './lane.ts';
 import { outcomeOfFailure } from './outcome.ts';
 import { lastTryLead, nextTryAt } from './retry-schedule.ts';
-import type { HeldJob, NextJob, Settle } from './settle.ts';
+import type { HeldJob, Settle, Slot } from './settle.ts';
 import { MAX_ATTEMPTS, parseStoredJob, withAttempt } from './stored-job.ts';
 
 /** The reason with which a worker that stops aborts its attempts. */
@@ -62,7 +62,7 @@ const MAX_INVALID_DEPTH = 32;
  * Never throws: what can't be settled is left to its lock, which expires and brings the job back.
  *
  * @param onlyIfDue true for a look at a closed gate: the job runs only if the gate may be probed or its time runs out.
- * @param next may be handed the job that is taken as this one is done.
+ * @param slot may go on with another job as this one is done.
  * @returns false when the job was put back without an attempt because the gate is closed.
  */
 export type RunJob = (
@@ -70,14 +70,14 @@ export type RunJob = (
   taken: TakenJob,
   onlyIfDue: boolean,
   signal: AbortSignal,
-  next?: NextJob,
+  slot?: Slot,
 ) => Promise<boolean>;
 
 export function createRunJob(parts: RunJobParts): RunJob {
   const { attempt, recover, settle, markers, gates, door, openId, mediaTtlMs, now, random, observe } = parts;
   const leadMs = lastTryLead(mediaTtlMs);
 
-  return async (lane, taken, onlyIfDue, signal, next) => {
+  return async (lane, taken, onlyIfDue, signal, slot) => {
     const parsed = parseStoredJob(taken.data);
     try {
       if (!parsed.ok) {
@@ -94,9 +94,10 @@ export function createRunJob(parts: RunJobParts): RunJob {
       }
       // Not every job has come through our door.
       const job = applyOpenIdPolicy(parsed.stored.job, openId);
-      await start({ ...parsed.stored, job, lane, taken, ...(next === undefined ? {} : { next }) }, signal);
+      await start({ ...parsed.stored, job, lane, taken, ...(slot === undefined ? {} : { slot }) }, signal);
       return true;
     } catch (error) {
+      slot?.rest();
       await abandon(lane, taken, error, signal);
       if (error instanceof LockLostError && parsed.ok) await takeBack(parsed.stored.job);
       return true;

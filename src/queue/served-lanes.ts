@@ -44,6 +44,8 @@ export interface ServedLane extends LaneState {
 export interface ServedLanes extends Iterable<ServedLane> {
   /** True when jobs may be taken from it as they come. */
   isOpen(state: ServedLane): boolean;
+  /** Serves the apps that are known by now, before any was looked for. */
+  begin(): void;
   /** Now and then: looks for new apps and lanes, into all that seem empty, and asks for a look behind each closed gate. */
   sweep(): Promise<void>;
   /** Now and then: looks into the lanes that seem empty. Returns whether it did. */
@@ -64,6 +66,10 @@ export interface ServedLanesOptions {
   readonly lanes: Lanes;
   readonly gates: Gates;
   readonly fleet: Pick<Fleet, 'serve'>;
+  /**
+   * Apps that this worker has credentials for. The lanes of others are left to workers that have them; this one only
+   * looks into them now and then, so that a lane that nobody serves is noticed.
+   */
   readonly apps: ServedApps;
   readonly rescueEveryMs: number;
   readonly now: Clock;
@@ -77,8 +83,6 @@ export function createServedLanes(options: ServedLanesOptions): ServedLanes {
   let sweptAt = Number.NEGATIVE_INFINITY;
   let glancedAt = Number.NEGATIVE_INFINITY;
   let rescuedAt = Number.NEGATIVE_INFINITY;
-  serve(INBOX_LANE);
-  for (const appId of apps.list()) serve(laneOf(appId));
 
   function serve(name: string): void {
     if (served.has(name)) return;
@@ -128,12 +132,16 @@ export function createServedLanes(options: ServedLanesOptions): ServedLanes {
     [Symbol.iterator]: () => served.values(),
     isOpen,
 
+    begin: () => {
+      for (const name of [INBOX_LANE, ...apps.list().map(laneOf)]) serve(name);
+    },
+
     sweep: async () => {
       if (elapsed() - sweptAt < SWEEP_MS) return;
       sweptAt = elapsed();
       await apps.refresh();
       await fleet.serve(apps.list());
-      for (const appId of await redis.smembers(keys.lanes)) serve(laneOf(appId));
+      for (const appId of [...apps.list(), ...(await redis.smembers(keys.lanes))]) serve(laneOf(appId));
       for (const state of served.values()) {
         await openForServed(state);
         if (!isOpen(state) && !state.looking) state.lookDue = true;

@@ -18,14 +18,17 @@ import { type Ledger, type StoredJob, storedJobData, withAttempt } from './store
 export interface HeldJob extends StoredJob {
   readonly lane: Lane;
   readonly taken: TakenJob;
-  readonly next?: NextJob;
+  readonly slot?: Slot;
 }
 
-/** Who takes the next job of a lane as this one is done. */
-export interface NextJob {
-  isWanted(): boolean;
-  /** @param step takes it, and ends the one that is done. */
-  take(step: () => Promise<Taken>): Promise<void>;
+/** The slot of a worker that a job runs in. */
+export interface Slot {
+  /** True where the next job it would get is one of the same lane. */
+  goesOn(): boolean;
+  /** @param step ends the job that is done, and takes the next one. */
+  goOn(step: () => Promise<Taken>): Promise<void>;
+  /** Called when a job could not be settled. */
+  rest(): void;
 }
 
 export interface SettleParts {
@@ -137,8 +140,8 @@ export function createSettle(parts: SettleParts): Settle {
     return true;
   }
 
-  async function complete({ lane, taken, next }: HeldJob): Promise<void> {
-    if (next?.isWanted() === true) await next.take(() => lane.completeAndTake(taken));
+  async function complete({ lane, taken, slot }: HeldJob): Promise<void> {
+    if (slot?.goesOn() === true) await slot.goOn(() => lane.completeAndTake(taken));
     else await lane.complete(taken);
   }
 

@@ -135,6 +135,9 @@ async function putBack(by: TestWorker, job: MediaJob): Promise<unknown> {
   return replay({ ...parts, now: clock.now }, summary, options, never);
 }
 
+/** Of a media that was handed in with another one, that other. */
+const companions = new WeakMap<MediaJob, MediaJob>();
+
 async function admitted(): Promise<MediaJob> {
   const job = young();
   await worker().door.admit([job]);
@@ -241,6 +244,22 @@ const STORIES: Readonly<Record<string, Story>> = {
       if ((await by.index.get(mediaJobId(job))) !== undefined) await putBack(by, job);
       await finish(job, by);
       expect(await whereabouts(by, job)).toEqual({ ...archived(job), letter: 'resolved' });
+    },
+  },
+  'that is taken as another ends': {
+    begin: async () => {
+      const both = [young(), young()] as const;
+      await worker().door.admit(both);
+      for (const job of both) companions.set(job, both[0] === job ? both[1] : both[0]);
+      return both[0];
+    },
+    act: (doomed) => doomed.runChain(),
+    steps: 8,
+    end: async (job, by) => {
+      for (const one of [job, companions.get(job) ?? job]) {
+        await finish(one, by);
+        expect(await whereabouts(by, one)).toEqual({ ...archived(one), letter: undefined });
+      }
     },
   },
   'that another program put into the inbox': {

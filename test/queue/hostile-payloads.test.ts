@@ -65,10 +65,10 @@ async function drain(by: TestWorker, first: Lane): Promise<void> {
       takes += 1;
       if (takes > MAX_TAKES) throw new Error(`taken ${takes} times`);
       let next: Taken | undefined;
-      const take = async (step: () => Promise<Taken>): Promise<void> => {
+      const goOn = async (step: () => Promise<Taken>): Promise<void> => {
         next = await step();
       };
-      await by.runJob(lane, taken.job, false, never, { isWanted: () => true, take });
+      await by.runJob(lane, taken.job, false, never, { goesOn: () => true, goOn, rest: () => undefined });
       taken = next?.job === undefined ? await lane.take(randomUUID()) : next;
     }
     expect(await lane.counts()).toMatchObject({ waiting: 0, active: 0, failed: 0 });

@@ -1,6 +1,14 @@
 import { Queue } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { appOfLane, INBOX_LANE, type Lane, type Lanes, LockLostError, laneOf } from '../../src/queue/lane.ts';
+import {
+  appOfLane,
+  INBOX_LANE,
+  type Lane,
+  type Lanes,
+  LockLostError,
+  laneOf,
+  type TakenJob,
+} from '../../src/queue/lane.ts';
 import { openLanes } from '../../src/queue/open-lanes.ts';
 import { HOUR, SECOND } from '../../src/time.ts';
 import { APP_ID, OTHER_APP_ID } from '../support/jobs.ts';
@@ -388,13 +396,30 @@ describe('a job that ends as the next is taken', () => {
     },
   );
 
-  test('ends although its own counters are none', async () => {
+  test('ends although its own counters are none, and what comes next can be taken', async () => {
     await lane.add([job('a', 1), job('b', 2)]);
     const first = await takeOne(lane);
     await corner.redis.hset(lane.keyOfJob('a'), { ats: 'x', atm: 'x' });
+    const { job: next = await takeOne(lane) } = (await lane.completeAndTake(first)) as { job?: TakenJob };
+    expect(next.id).toBe('b');
+    expect(await lane.counts()).toEqual({ ...EMPTY, active: 1 });
+  });
+
+  test('ends although the next can not be taken, and says that there may be one', async () => {
+    await lane.add([job('a')]);
+    const first = await takeOne(lane);
+    await corner.redis.set(lane.keyOfJob('delayed'), 'spoilt');
+    expect(await lane.completeAndTake(first)).toEqual({ nextAt: 0 });
+    expect(await corner.redis.exists(lane.keyOfJob('a'))).toBe(0);
+    await expect(lane.take('token')).rejects.toThrow('WRONGTYPE');
+  });
+
+  test('is gone, and the next is found, when the step was sent twice since its answer was lost', async () => {
+    await lane.add([job('a', 1), job('b', 2)]);
+    const first = await takeOne(lane, 'token');
     await lane.completeAndTake(first);
-    expect(await lane.peek('a')).toBeUndefined();
-    expect((await lane.peek('b'))?.state).toMatch(/active|prioritized/);
+    expect(await lane.completeAndTake(first)).toMatchObject({ job: { id: 'b', data: '{"id":"b"}', token: 'token' } });
+    expect(await lane.counts()).toEqual({ ...EMPTY, active: 1 });
   });
 });
 

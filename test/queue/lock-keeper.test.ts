@@ -131,6 +131,22 @@ describe.concurrent('the lock of a job that runs', () => {
     expect(await redis.exists(ended.lockKey)).toBe(0);
   });
 
+  test('is kept when the job that had its token before is let go', async () => {
+    await using bench = await openBench(LONG_MS);
+    const { lane, keeper, keepOne, renewed } = bench;
+    const before = await keepOne();
+    await lane.add([{ id: 'next', data: {}, priority: 1 }]);
+    const takenAt = performance.now();
+    const { job } = await lane.completeAndTake(before.job);
+    if (job === undefined) throw new Error('nothing was taken');
+    expect(job.token).toBe(before.job.token);
+    const aborts: Error[] = [];
+    keeper.keep(lane, job, takenAt, (reason) => aborts.push(reason));
+    keeper.release(before.job);
+    await renewed({ job, aborts, lockKey: `${lane.keyOfJob(job.id)}:lock` }, 5);
+    expect([before.aborts, aborts]).toEqual([[], []]);
+  });
+
   test('is renewed although those of another lane cannot be, which is told', async () => {
     await using bench = await openBench(LONG_MS);
     const { redis, lanes, lane, errors, keepOne, renewed } = bench;

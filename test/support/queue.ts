@@ -16,7 +16,7 @@ import { type ArchivedMarkers, createArchivedMarkers } from '../../src/queue/arc
 import { createDoor, type Door, type DoorOptions } from '../../src/queue/door.ts';
 import { createGates, type Gates } from '../../src/queue/gates.ts';
 import type { JobEvent } from '../../src/queue/job-events.ts';
-import { type Lane, type Lanes, laneOf, type TakenJob } from '../../src/queue/lane.ts';
+import { type Lane, type Lanes, laneOf, type Taken, type TakenJob } from '../../src/queue/lane.ts';
 import { openLanes } from '../../src/queue/open-lanes.ts';
 import { createRunJob, type RunJob } from '../../src/queue/run-job.ts';
 import { createSettle } from '../../src/queue/settle.ts';
@@ -99,6 +99,8 @@ export async function makeDue(redis: RedisClient, lane: Lane, jobId: string): Pr
   if (changed !== 1) throw new Error(`${jobId} is not delayed`);
 }
 
+const LANE_STEPS = ['add', 'delay', 'update', 'complete', 'completeAndTake', 'fail'] as const;
+
 /** One worker's queue parts; each stands for a process of its own on the same Redis and bucket. */
 export interface TestWorker {
   readonly lanes: Lanes;
@@ -116,6 +118,8 @@ export interface TestWorker {
     readonly onlyIfDue?: boolean;
     readonly signal?: AbortSignal;
   }): Promise<boolean>;
+  /** Takes the next job of the lane and runs it, and those that can be taken as another ends. */
+  runChain(): Promise<void>;
 }
 
 export type Attempt = (job: MediaJob, signal: AbortSignal) => Promise<Result<ArchivedObject>>;
@@ -161,7 +165,7 @@ export function testWorker({
   const watched = new Map<string, Lane>();
   const lanes: Lanes = {
     lane: (name) => {
-      const lane = watched.get(name) ?? watch(opened.lane(name), ['add', 'delay', 'update', 'complete', 'fail']);
+      const lane = watched.get(name) ?? watch(opened.lane(name), LANE_STEPS);
       watched.set(name, lane);
       return lane;
     },
@@ -207,6 +211,17 @@ export function testWorker({
     events,
     runNext: async ({ lane: from = lane, onlyIfDue = false, signal = never } = {}) =>
       runJob(from, await takeOne(from), onlyIfDue, signal),
+    runChain: async () => {
+      let next: Taken = { job: await takeOne(lane) };
+      while (next.job !== undefined) {
+        const { job } = next;
+        next = { nextAt: undefined };
+        const goOn = async (step: () => Promise<Taken>): Promise<void> => {
+          next = await step();
+        };
+        await runJob(lane, job, false, never, { goesOn: () => true, goOn, rest: () => undefined });
+      }
+    },
   };
 }
 

@@ -252,12 +252,12 @@ export async function openStack(options: StackOptions = {}): Promise<Stack> {
   };
 }
 
-/** What the test run's set-up has provided. Asked only there: outside it vitest can't be loaded. */
 function compileCache(): Environment {
   const { NODE_COMPILE_CACHE: folder } = process.env;
   return folder === undefined ? {} : { NODE_COMPILE_CACHE: folder };
 }
 
+/** What the test run's set-up has provided. Asked only there: outside it vitest can't be loaded. */
 async function injected(name: 'redisExecutable' | 'redisUrl'): Promise<string> {
   const { inject } = await import('vitest');
   return inject(name);

@@ -105,7 +105,8 @@ export function createAuthorizerTokens(parts: AuthorizerTokensParts): Authorizer
       // The account may have authorised the platform anew, and we have not been told; or the token that replaced this one
       // was lost with its answer. WeChat lists what is valid, and may replace that too before it is used.
       const listed = await lookUp(component, appId, signal);
-      if (!listed.ok || listed.value === undefined) return listed.ok ? answer : listed;
+      if (!listed.ok) return looks === 0 ? listed : answer;
+      if (listed.value === undefined) return answer;
       const isSame = listed.value.reveal() === refreshToken?.reveal();
       if (isSame && (looks > 0 || (!answer.ok && answer.failure.code === 'authorization-withdrawn'))) return answer;
       refreshToken = listed.value;

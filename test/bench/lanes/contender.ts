@@ -54,9 +54,10 @@ export const ourLanes: OpenContender = (redisUrl) => {
     },
     start: async (apps, concurrency, work) => {
       const locks = createLockKeeper(LOCK_MS, fault);
-      const runJob: RunJob = async (lane, taken) => {
+      const runJob: RunJob = async (lane, taken, _onlyIfDue, _signal, slot) => {
         const done = await work(JSON.parse(taken.data) as MediaJob);
-        if (done) await lane.complete(taken);
+        if (done && slot?.goesOn() === true) await slot.goOn(() => lane.completeAndTake(taken));
+        else if (done) await lane.complete(taken);
         else await lane.delay(taken, undefined, now());
         return done;
       };
