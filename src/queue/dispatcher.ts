@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { within } from '../lifecycle.ts';
 import type { RedisClient } from '../redis/connect.ts';
+import { createRedisRoom } from '../redis/redis-room.ts';
 import { SECOND } from '../time.ts';
 import type { Fleet } from './fleet.ts';
 import type { Taken, TakenJob } from './lane.ts';
@@ -63,6 +64,7 @@ interface Running {
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { gates, fleet, locks, runJob, apps, concurrency, now, elapsed, observe } = options;
   const lanes = createServedLanes(options);
+  const room = createRedisRoom(options.redis, elapsed);
   const markers = createMarkerWatch({ blocking: options.blocking, lanes, hasFreeSlot, now, observe, onWork: wake });
   const running = new Set<Running>();
   const looks = new Set<Promise<void>>();
@@ -103,6 +105,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   async function turnOnce(): Promise<void> {
     isAwake = false;
     await gates.refresh();
+    void room.refresh();
     await lanes.rescue();
     await lanes.sweep();
     lanes.markDue();
@@ -240,14 +243,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   /**
-   * A slot that is free goes to another lane where that one's turn is, and so does one whose job is done.
+   * True where the slot of a job that is done would go to the same lane if it came free.
    *
-   * Not for a while after a job could not be settled: a Redis that is full lets no job be taken, but ends one and takes
-   * the next in one step.
+   * Not in a Redis that may be full, nor for a while after a job could not be settled: there no job can be taken by itself,
+   * and it should not be as another ends, since nobody could settle it. What is under way gets done in the room that is left.
    */
   function mayGoOn(state: ServedLane): boolean {
     if (stopping || running.size + takes.size > concurrency || lanes.isLookDue()) return false;
-    if (elapsed() - unsettledAt < ERROR_PAUSE_MS) return false;
+    if (!room.hasRoom() || elapsed() - unsettledAt < ERROR_PAUSE_MS) return false;
     // Without the job that ends.
     state.running -= 1;
     const next = chooseLane(lanes, lanes.isOpen);

@@ -72,6 +72,8 @@ test('workers on a Redis with hardly any room left get everything done in it', a
   await using stack = await openStack({ ownRedis: true, env: { WORKER_LOCK_SECONDS: '2', WORKER_CONCURRENCY: '8' } });
   const saved = stack.addMedia(300, { sizeBytes: 5_000 });
   await stack.queue.door.admit(saved.map(jobOf));
+  // Enough for what two workers need for themselves, and so little that they know that there is hardly any.
+  await giveMemory(stack, 1_000_000);
   const workers = [stack.worker(), stack.worker()];
   await eventually(() => (workers.every((worker) => logLines(worker, 'archived"').length > 0) ? true : undefined));
   await giveMemory(stack, 20_000);
