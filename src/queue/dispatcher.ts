@@ -5,7 +5,7 @@ import { createRedisRoom } from '../redis/redis-room.ts';
 import { SECOND } from '../time.ts';
 import type { Fleet } from './fleet.ts';
 import type { Taken, TakenJob } from './lane.ts';
-import { chooseLane } from './lane-choice.ts';
+import { chooseLane, isTurnOf } from './lane-choice.ts';
 import type { LockKeeper } from './lock-keeper.ts';
 import { createMarkerWatch } from './marker-watch.ts';
 import { type RunJob, ShutdownError } from './run-job.ts';
@@ -249,13 +249,13 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
    * and it should not be as another ends, since nobody could settle it. What is under way gets done in the room that is left.
    */
   function mayGoOn(state: ServedLane): boolean {
-    if (stopping || running.size + takes.size > concurrency || lanes.isLookDue()) return false;
+    if (stopping || running.size + takes.size > concurrency) return false;
     if (!room.hasRoom() || elapsed() - unsettledAt < ERROR_PAUSE_MS) return false;
     // Without the job that ends.
     state.running -= 1;
-    const next = chooseLane(lanes, lanes.isOpen);
+    const isNext = isTurnOf(state, lanes, lanes.isOpen);
     state.running += 1;
-    return next === state;
+    return isNext && !lanes.isLookDue();
   }
 
   function start(state: ServedLane, { job, takenAt }: Taking, look: boolean): Promise<boolean> {

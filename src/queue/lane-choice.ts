@@ -20,14 +20,18 @@ export interface LaneState {
 export function chooseLane<T extends LaneState>(lanes: Iterable<T>, isOpen: (lane: T) => boolean): T | undefined {
   let best: T | undefined;
   for (const lane of lanes) {
-    if (!lane.ready || !isOpen(lane)) continue;
-    if (
-      best === undefined ||
-      lane.running < best.running ||
-      (lane.running === best.running && lane.lastTurn < best.lastTurn)
-    ) {
-      best = lane;
-    }
+    if (lane.ready && (best === undefined || goesBefore(lane, best)) && isOpen(lane)) best = lane;
   }
   return best;
+}
+
+/** True when `chooseLane` would choose this one. Looks no further than to the first that goes before it. */
+export function isTurnOf<T extends LaneState>(lane: T, lanes: Iterable<T>, isOpen: (lane: T) => boolean): boolean {
+  if (!lane.ready || !isOpen(lane)) return false;
+  for (const other of lanes) if (other.ready && goesBefore(other, lane) && isOpen(other)) return false;
+  return true;
+}
+
+function goesBefore(lane: LaneState, other: LaneState): boolean {
+  return lane.running < other.running || (lane.running === other.running && lane.lastTurn < other.lastTurn);
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { chooseLane, type LaneState } from '../../src/queue/lane-choice.ts';
+import { chooseLane, isTurnOf, type LaneState } from '../../src/queue/lane-choice.ts';
 import { seededRandom } from './seeded-random.ts';
 
 interface NamedLane extends LaneState {
@@ -54,6 +54,20 @@ test('is always one that can be served, and no such lane has fewer jobs running'
       const fewest = servable.length === 0 ? undefined : Math.min(...servable.map(({ running }) => running));
       expect(chosen?.running).toBe(fewest);
       if (chosen !== undefined) expect(servable).toContain(chosen);
+    }),
+  );
+});
+
+test('is the turn of the one that is chosen, and of no other but its equals', () => {
+  fc.assert(
+    fc.property(states, (lanes) => {
+      const isOpen = (state: { readonly open: boolean }): boolean => state.open;
+      const chosen = chooseLane(lanes, isOpen);
+      const turns = lanes.filter((state) => isTurnOf(state, lanes, isOpen));
+      const equals = lanes.filter(
+        (state) => state.ready && state.open && state.running === chosen?.running && state.lastTurn === chosen.lastTurn,
+      );
+      expect(turns).toEqual(equals);
     }),
   );
 });
