@@ -1,13 +1,15 @@
 /**
  * Measures how fast media get from WeChat to the store, beside what else one would use, all in one run.
  *
- *   npm run bench -- [--size 64KiB,1MiB,mix] [--concurrency 64] [--rounds N] [--scale N] [--store sink|ceph]
- *                    [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
+ *   npm run bench -- [--size 64KiB,1MiB,mix] [--concurrency 64] [--rounds N] [--scale N] [--warm-up N]
+ *                    [--store sink|ceph] [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
  *
  * Sizes: 64KiB, 1MiB, 10MiB, 100MiB and mix (images of 50 to 500 KiB, short voice). Origin, store, Redis and each contender
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
- * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. `--profile`
- * leaves CPU profiles of the worker in the folder, for the developer tools of a browser. Contenders:
+ * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it is
+ * timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what it
+ * costs. `--profile` leaves a CPU profile of the worker in the folder, for the developer tools of a browser, and prints whose
+ * code it was in. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
  *   ours        the worker as it is shipped, from jobs in Redis to completed jobs and rows for the catalog
@@ -15,7 +17,7 @@
  *   sdk-loop    client-s3 with Content-MD5, no queue
  *   sdk-script  a WeChat SDK and client-s3 in a BullMQ worker, as they come out of the box
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { arch, cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -27,8 +29,9 @@ import { CONTENDERS, type Contender, type ContenderName, openContender, type Sur
 import { cpuTimeMs } from './cpu-time.ts';
 import { provideProgram } from './debian-program.ts';
 import { startOrigin, startSink } from './nginx.ts';
+import { type CpuProfile, sharesOf } from './profile-shares.ts';
 import { type Cell, median, type Round, ratiosOf } from './results.ts';
-import { WORKLOADS, type Workload } from './samples.ts';
+import { SMALL, WORKLOADS, type Workload } from './samples.ts';
 
 const { values } = parseArgs({
   options: {
@@ -36,6 +39,7 @@ const { values } = parseArgs({
     concurrency: { type: 'string', default: '64' },
     rounds: { type: 'string', default: '5' },
     scale: { type: 'string', default: '1' },
+    'warm-up': { type: 'string', default: '6000' },
     store: { type: 'string', default: 'sink' },
     only: { type: 'string', default: CONTENDERS.join(',') },
     out: { type: 'string', default: 'bench-results' },
@@ -56,6 +60,7 @@ const names = values.only.split(',').map((name) => {
 const concurrencies = values.concurrency.split(',').map(positive);
 const rounds = positive(values.rounds);
 const scale = positive(values.scale);
+const warmUp = positive(values['warm-up']);
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
 await using parts = new AsyncDisposableStack();
@@ -74,9 +79,10 @@ const cells: Cell[] = [];
 let serial = 0;
 for (const workload of workloads) {
   for (const concurrency of concurrencies) {
-    const cell = await measure(workload, concurrency);
+    const { cell, begunAt } = await measure(workload, concurrency);
     cells.push(cell);
     print(cell);
+    if (values.profile) await printShares(cell, begunAt);
   }
 }
 const facts = {
@@ -92,7 +98,11 @@ await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, nul
 await writeFile(resolve(values.out, 'bench.svg'), chartOf(cells));
 note(`\nwritten: ${join(values.out, 'bench.json')}, ${join(values.out, 'bench.svg')}`);
 
-async function measure(workload: Workload, concurrency: number): Promise<Cell> {
+/** `begunAt`: when the first round began, in microseconds by the clock of `process.hrtime`. */
+async function measure(
+  workload: Workload,
+  concurrency: number,
+): Promise<{ readonly cell: Cell; readonly begunAt: number }> {
   // A few at a time need fewer to take as long.
   const count = Math.ceil(workload.count * scale * Math.min(1, (concurrency + 8) / 40));
   await using opened = new AsyncDisposableStack();
@@ -104,14 +114,14 @@ async function measure(workload: Workload, concurrency: number): Promise<Cell> {
     concurrency,
     folder,
     ...(rclone === undefined ? {} : { rclone }),
-    ...(values.profile ? { profiles: resolve(values.out) } : {}),
+    ...(values.profile ? { profiles: profilesOf(workload.name, concurrency) } : {}),
   };
   for (const name of names) {
     const contender = opened.use(await openContender(name, places));
     contenders.set(name, contender);
-    // Warm: what is compiled late, connections, tokens.
-    await contender.run(idsOf(workload, Math.ceil(count / 2)));
+    await contender.run(idsOf(SMALL, warmUp));
   }
+  const begunAt = Number(process.hrtime.bigint() / 1_000n);
   const measured: Round[] = [];
   for (let round = 0; round < rounds; round += 1) {
     for (const [name, contender] of rotated([...contenders], round)) {
@@ -135,7 +145,7 @@ async function measure(workload: Workload, concurrency: number): Promise<Cell> {
       });
     }
   }
-  return { size: workload.name, concurrency, rounds: measured };
+  return { cell: { size: workload.name, concurrency, rounds: measured }, begunAt };
 }
 
 function othersMs(): { redis: number; origin: number; store: number } {
@@ -217,6 +227,23 @@ function print(cell: Cell): void {
     const verdict = aim === undefined ? '' : `≥ ${aim}: ${middle >= aim ? 'met' : 'missed'}`;
     console.log(`| ${name} | ${middle.toFixed(2)} | ${least.toFixed(2)} | ${most.toFixed(2)} | ${verdict} |`);
   }
+}
+
+function profilesOf(size: string, concurrency: number): string {
+  return resolve(values.out, 'profiles', `${size}-${concurrency}`);
+}
+
+async function printShares({ size, concurrency }: Cell, begunAt: number): Promise<void> {
+  const profiles = profilesOf(size, concurrency);
+  const [file] = (await readdir(profiles)).sort().slice(-1);
+  if (file === undefined) return;
+  const shares = sharesOf(JSON.parse(await readFile(join(profiles, file), 'utf8')) as CpuProfile, begunAt);
+  if (values.json) {
+    console.log(JSON.stringify({ size, concurrency, shares }));
+    return;
+  }
+  console.log(`\n| whose code the worker was in, ${size} | |\n|---|--:|`);
+  for (const { owner, share } of shares) console.log(`| ${owner} | ${(share * 100).toFixed(1)} % |`);
 }
 
 function positive(text: string): number {

@@ -34,11 +34,14 @@ const MIX: readonly Sample[] = [
   sample('amr', 48 * KIB),
 ];
 
+/** What most else is compared by. */
+export const SMALL: Workload = { name: '64KiB', samples: [sample('jpeg', 64 * KIB)], count: 2_000 };
+
 export const WORKLOADS: readonly Workload[] = [
-  { name: '64KiB', samples: [sample('jpeg', 64 * KIB)], count: 2_000 },
+  SMALL,
   { name: '1MiB', samples: [sample('jpeg', MIB)], count: 500 },
-  { name: '10MiB', samples: [sample('jpeg', 10 * MIB)], count: 60 },
-  { name: '100MiB', samples: [sample('jpeg', 100 * MIB)], count: 8 },
+  { name: '10MiB', samples: [sample('jpeg', 10 * MIB)], count: 128 },
+  { name: '100MiB', samples: [sample('jpeg', 100 * MIB)], count: 64 },
   { name: 'mix', samples: MIX, count: 1_500 },
 ];
 
