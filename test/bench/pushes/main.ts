@@ -7,25 +7,19 @@
  * not the answers have come, a picture a message, and some of them a second time. Prints how long the answers took, and
  * ends with 0 only if every push was answered `success` within 5 s and every media is queued exactly once.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Pool } from 'undici';
 import { provideRedisServer, startRedisServer } from '../../../src/demo/redis-server.ts';
-import {
-  type PushMode,
-  type PushSender,
-  simulatedMessage,
-  simulatedPush,
-} from '../../../src/demo/weixin/message-push.ts';
+import type { PushMode, SimulatedFields } from '../../../src/demo/weixin/message-push.ts';
 import { newMediaId } from '../../../src/demo/weixin/weixin-simulator.ts';
-import { startWorkerProcess } from '../../../src/demo/worker-process.ts';
 import { laneOf } from '../../../src/queue/lane.ts';
 import { openLanes } from '../../../src/queue/open-lanes.ts';
 import { closeRedis, connectRedis } from '../../../src/redis/connect.ts';
 import { Secret } from '../../../src/secret.ts';
 import { MINUTE, SECOND } from '../../../src/time.ts';
+import { pictureMessage, startIngest } from '../ingest-process.ts';
 
 const { values } = parseArgs({
   options: {
@@ -42,8 +36,6 @@ const repeatedShare = Number(values.repeated) / 100;
 const mode = values.mode as PushMode;
 
 const APP_ID = 'wx0123456789abcdef';
-const PUSH_TOKEN = 'benchmark';
-const AES_KEY = 'abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG';
 const TICK_MS = 5;
 const CONNECTIONS = 100;
 const PREFIX = '{weixin-media}';
@@ -54,45 +46,26 @@ parts.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 5 })
 const executable = await provideRedisServer(console.error);
 const server = parts.use(await startRedisServer(executable, { directory: join(directory, 'redis'), appendOnly: true }));
 
-const accountsPath = join(directory, 'accounts.json');
-const push = { token: { env: 'PUSH_TOKEN' }, encodingAesKey: { env: 'PUSH_KEY' } };
-const credential = { type: 'stable_token', secret: { env: 'PUSH_TOKEN' } };
-await writeFile(accountsPath, JSON.stringify({ accounts: [{ appId: APP_ID, credential, push }] }));
-const ingest = startWorkerProcess(
-  { REDIS_URL: server.url, WEIXIN_ACCOUNTS_FILE: accountsPath, PUSH_TOKEN, PUSH_KEY: AES_KEY, HTTP_PORT: '0' },
-  'pipe',
-  'ingest',
+const ingest = parts.use(
+  await startIngest({ redisUrl: server.url, directory, appId: APP_ID, mode, connections: CONNECTIONS }),
 );
-parts.defer(() => ingest.stop());
-await ingest.said('"msg":"ingest started"');
-const port = /"httpPort":(\d+)/.exec(ingest.log())?.[1];
-const pool = new Pool(`http://127.0.0.1:${port}`, { connections: CONNECTIONS });
-parts.defer(() => pool.destroy());
 
-const sender: PushSender = { token: PUSH_TOKEN, encodingAesKey: AES_KEY, appId: APP_ID, mode, format: 'xml' };
 const answerMs: number[] = [];
 const statuses = new Map<number | string, number>();
-const recent: ReturnType<typeof pictureMessage>[] = [];
+const recent: SimulatedFields[] = [];
 let media = 0;
 let late = 0;
-
-function pictureMessage() {
-  return simulatedMessage('image', { PicUrl: 'http://mmbiz.qpic.cn/0', MediaId: newMediaId() }, Date.now());
-}
 
 async function pushOne(): Promise<void> {
   let message = recent[Math.floor(Math.random() * recent.length)];
   if (message === undefined || Math.random() >= repeatedShare) {
-    message = pictureMessage();
+    message = pictureMessage(newMediaId());
     media += 1;
     recent[media % 1_000] = message;
   }
-  const { query, headers, body } = simulatedPush(message, sender, Date.now());
+  const push = ingest.pushOf(message);
   const startedAt = performance.now();
-  const outcome = await pool
-    .request({ path: `/weixin/${APP_ID}?${new URLSearchParams(query)}`, method: 'POST', headers, body })
-    .then(async (answer) => ((await answer.body.text()) === 'success' ? 200 : answer.statusCode))
-    .catch((error: NodeJS.ErrnoException) => error.code ?? error.name);
+  const outcome = await ingest.send(push);
   const tookMs = performance.now() - startedAt;
   answerMs.push(tookMs);
   if (tookMs > 5 * SECOND) late += 1;
@@ -137,14 +110,14 @@ const facts = {
   queued: waiting,
   answerMs: { p50: share(0.5), p99: share(0.99), p999: share(0.999), max: share(1) },
 };
-const right = statuses.get(200) === sent && late === 0 && waiting === media;
+const right = statuses.get('success') === sent && late === 0 && waiting === media;
 if (values.json) console.log(JSON.stringify(facts));
 else {
   const { p50, p99, p999, max } = facts.answerMs;
   console.log('| mode | pushes a second | pushes | answered `success` | media | queued | p50 | p99 | p99.9 | max |');
   console.log('|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|');
   console.log(
-    `| ${mode} | ${facts.pushesASecond} | ${sent} | ${statuses.get(200) ?? 0} | ${media} | ${waiting} | ${p50} ms | ${p99} ms | ${p999} ms | ${max} ms |`,
+    `| ${mode} | ${facts.pushesASecond} | ${sent} | ${statuses.get('success') ?? 0} | ${media} | ${waiting} | ${p50} ms | ${p99} ms | ${p999} ms | ${max} ms |`,
   );
 }
 process.exitCode = right ? 0 : 1;
