@@ -2,15 +2,24 @@
  * Measures what a worker needs of memory, by Linux's own account of its process.
  *
  *   npm run bench:memory -- [--images N] [--videos N] [--flood N] [--node-options TEXT] [--json]
+ *   npm run bench:memory -- --grid [--concurrency 1,16,64,256] [--sizes 64KiB,1MiB,10MiB,50MiB] [--budget 256MiB]
+ *                           [--node-options TEXT] [--json]
  *
  * The worker is a real process; so are Redis, the WeChat simulator and an S3 server, each with its memory to itself.
  * Prints two Markdown tables: the most a worker has needed for media in flight, and what a flood of jobs does to it,
  * beside a queue that is kept short until the worker has done as much. `--node-options` are the worker's NODE_OPTIONS.
+ *
+ * `--grid`, which is off by default, prints another table in place of both: the peak for each concurrency and each size of
+ * the media, a fresh worker for each. All slots have a media at once; a cell where they were not seen to says how many had.
+ * A cell ends when 4 budgets full of media are archived, or 1,024 media where those are fewer bytes: not when all are that
+ * its slots have begun.
  */
 import { parseArgs } from 'node:util';
+import { byteSize } from '../../../src/config-values.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import type { Environment } from '../../support/stack.ts';
 import { type FloodRow, runFlood } from './flood.ts';
+import { scenarioOf } from './grid.ts';
 import { openRig, type Rig } from './rig.ts';
 import { runScenario } from './run.ts';
 import { FULL, type Scenario, scenarios } from './scenarios.ts';
@@ -20,6 +29,10 @@ const { values } = parseArgs({
     images: { type: 'string', default: String(FULL.images) },
     videos: { type: 'string', default: String(FULL.videos) },
     flood: { type: 'string', default: '100000' },
+    grid: { type: 'boolean', default: false },
+    concurrency: { type: 'string', default: '1,16,64,256' },
+    sizes: { type: 'string', default: '64KiB,1MiB,10MiB,50MiB' },
+    budget: { type: 'string', default: '256MiB' },
     'node-options': { type: 'string', default: '' },
     json: { type: 'boolean', default: false },
   },
@@ -34,35 +47,64 @@ const env: Environment = values['node-options'] === '' ? {} : { NODE_OPTIONS: va
 await using rig = await openRig(console.error);
 
 const library = new Map<string, readonly MediaJob[]>();
-if (!values.json) {
-  console.log(
-    '| what | budget | of it in use | at once | archived | seconds | idle | peak | peak without the budget in use |',
-  );
-  console.log('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
-}
-for (const scenario of scenarios({ images: Number(values.images), videos: Number(values.videos) })) {
-  const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
-  if (values.json) {
-    console.log(JSON.stringify(row));
-    continue;
-  }
-  const { budgetBytes, usedBytes, idleBytes, peakBytes } = row;
-  const cells = [
-    row.scenario,
-    mebibytes(budgetBytes),
-    mebibytes(usedBytes),
-    row.inFlight,
-    row.archived,
-    row.seconds.toFixed(1),
-    mebibytes(idleBytes),
-    mebibytes(peakBytes),
-    mebibytes(peakBytes - usedBytes),
-  ];
-  console.log(`| ${cells.join(' | ')} |`);
+if (values.grid) await measureGrid();
+else {
+  await measureScenarios();
+  if (Number(values.flood) > 0) await measureFlood(Number(values.flood));
 }
 
-const flood = Number(values.flood);
-if (flood > 0) {
+async function measureGrid(): Promise<void> {
+  const concurrencies = values.concurrency.split(',').map(Number);
+  const sizes = values.sizes.split(',');
+  const budgetBytes = byteSize(values.budget) ?? 0;
+  const spare = Math.max(...concurrencies);
+  if (!values.json) {
+    console.log(`| at once | ${sizes.join(' | ')} |`);
+    console.log(`|--:|${'--:|'.repeat(sizes.length)}`);
+  }
+  for (const concurrency of concurrencies) {
+    const cells: string[] = [];
+    for (const size of sizes) {
+      const scenario = scenarioOf({ concurrency, sizeBytes: byteSize(size) ?? 0, budgetBytes }, spare);
+      const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
+      if (values.json) console.log(JSON.stringify(row));
+      const { peakBytes, inFlight } = row;
+      cells.push(mebibytes(peakBytes) + (inFlight < concurrency ? ` (${inFlight} at once)` : ''));
+    }
+    if (!values.json) console.log(`| ${[concurrency, ...cells].join(' | ')} |`);
+  }
+}
+
+async function measureScenarios(): Promise<void> {
+  if (!values.json) {
+    console.log(
+      '| what | budget | of it in use | at once | archived | seconds | idle | peak | peak without the budget in use |',
+    );
+    console.log('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
+  }
+  for (const scenario of scenarios({ images: Number(values.images), videos: Number(values.videos) })) {
+    const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
+    if (values.json) {
+      console.log(JSON.stringify(row));
+      continue;
+    }
+    const { budgetBytes, usedBytes, idleBytes, peakBytes } = row;
+    const cells = [
+      row.scenario,
+      mebibytes(budgetBytes),
+      mebibytes(usedBytes),
+      row.inFlight,
+      row.archived,
+      row.seconds.toFixed(1),
+      mebibytes(idleBytes),
+      mebibytes(peakBytes),
+      mebibytes(peakBytes - usedBytes),
+    ];
+    console.log(`| ${cells.join(' | ')} |`);
+  }
+}
+
+async function measureFlood(flood: number): Promise<void> {
   if (!values.json) {
     console.log('\n| jobs | handed in a second | Redis, a job | waiting | archived | idle | at the end | peak |');
     console.log('|--:|--:|--:|--:|--:|--:|--:|--:|');

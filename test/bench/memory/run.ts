@@ -33,7 +33,7 @@ const IDLE_MS = 2 * SECOND;
 const TIMEOUT_MS = 3 * MINUTE;
 
 /**
- * Runs one worker through a scenario.
+ * Runs one worker, a fresh process, through a scenario, and kills it.
  *
  * @param jobs of the media, which the origin has.
  * @param env further variables of the worker.
@@ -60,7 +60,7 @@ export async function runScenario(
   const idleBytes = processMemory(worker.pid).residentBytes;
   const startedAt = performance.now();
   await rig.queue.door.admit(jobs);
-  const seen = await watch(worker, jobs.length);
+  const seen = await watch(worker, scenario.archive ?? jobs.length);
   return {
     scenario: name,
     budgetBytes,

@@ -14,11 +14,13 @@ export const FULL: Sizes = { images: 256, videos: 64 };
 
 export interface Scenario {
   readonly name: string;
-  /** WORKER_CONCURRENCY; as many media as that are there from the start. */
+  /** WORKER_CONCURRENCY; at least as many media as that are there from the start. */
   readonly concurrency: number;
   /** WORKER_MEMORY_BUDGET. */
   readonly budgetBytes: number;
   readonly media: { readonly count: number; readonly format: SampleFormat; readonly sizeBytes: number };
+  /** It ends when so many of them are archived; absent: all. */
+  readonly archive?: number;
   /** How WeChat sends them; absent: whole, and as fast as they are read. */
   readonly sent?: FaultAction;
   /** How fast the store reads each request; absent: as fast as it comes. */
