@@ -2,10 +2,14 @@
  * Measures what stays the same however much there is: with more jobs, more apps, more worker processes.
  *
  *   npm run bench:scale -- [--backlog 1000,100000,1000000] [--apps 1,10,1000] [--processes 1,2,4] [--jobs N]
- *                          [--samples N] [--only backlog,apps,processes,latency] [--json]
+ *                          [--samples N] [--only backlog,apps,processes,cost,latency] [--json]
  *
  * The real worker, a redis-server with an append-only file, nginx with pictures of 64 KiB in WeChat's place and one that
  * reads and forgets in the store's. Of each backlog as many jobs are archived and timed as `--jobs` says; the rest waits.
+ * A quarter of them is archived before the clock starts, so that the worker is warm.
+ *
+ * `cost` is counted, not timed: the commands that a worker sends to Redis for a media, what their scripts call, the bytes
+ * to and fro, what the append-only file grows by, and the lines of the log.
  *
  * `latency` is a picture of 200 KiB at a time, in a system that has nothing else to do: this process is WeChat and pushes its
  * message, encrypted and signed, by HTTP to an ingest process, and a worker archives it. It tells how long it takes from the
@@ -16,17 +20,18 @@
  * of this machine: one of them may be a millisecond off either way, their means are not.
  */
 import { parseArgs } from 'node:util';
+import { type Cost, measureCost } from './cost.ts';
 import { measureLatency, type Spans } from './latency.ts';
 import { openSurroundings } from './rig.ts';
 import { measureThroughput, type Run, type Setting } from './throughput.ts';
 
-const SECTIONS = ['backlog', 'apps', 'processes', 'latency'];
+const SECTIONS = ['backlog', 'apps', 'processes', 'cost', 'latency'];
 const { values } = parseArgs({
   options: {
     backlog: { type: 'string', default: '1000,100000,1000000' },
     apps: { type: 'string', default: '1,10,1000' },
     processes: { type: 'string', default: '1,2,4' },
-    jobs: { type: 'string', default: '5000' },
+    jobs: { type: 'string', default: '16000' },
     samples: { type: 'string', default: '200' },
     only: { type: 'string', default: SECTIONS.join(',') },
     json: { type: 'boolean', default: false },
@@ -67,7 +72,27 @@ if (only.includes('processes')) {
     row({ measure: 'processes', ...run }, [whole(processes), ...cellsOf(run)]);
   }
 }
+if (only.includes('cost')) printCost(await measureCost(surroundings, Math.ceil(jobs / 8)));
 if (only.includes('latency')) printLatency(await measureLatency(surroundings, Number(values.samples)));
+
+function printCost({ commands, scripted, ...others }: Cost): void {
+  const row = table(['of one media, 64 at a time', '']);
+  const say = (what: string, count: number, digits: number): void =>
+    row({ measure: 'cost', what, count }, [what, count.toFixed(digits)]);
+  const sent = [...commands].sort(([, one], [, other]) => other - one);
+  say(
+    'commands to Redis',
+    sent.reduce((sum, [, count]) => sum + count, 0),
+    2,
+  );
+  for (const [name, count] of sent.filter(([, count]) => count >= 0.005)) say(`of these \`${name}\``, count, 2);
+  say('commands that their scripts call', scripted, 1);
+  say('bytes to Redis', others.receivedBytes, 0);
+  say('bytes from Redis', others.sentBytes, 0);
+  say('bytes of the append-only file', others.appendedBytes, 0);
+  say('lines of the log', others.logLines, 2);
+  say('bytes of the log', others.logBytes, 0);
+}
 
 function printLatency(measured: readonly Spans[]): void {
   const row = table(['a picture of 200 KiB, nothing else to do', 'mean', 'p50', 'p95', 'p99']);
