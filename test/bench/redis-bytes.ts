@@ -1,3 +1,9 @@
+/**
+ * Measures what one media costs in Redis: while it waits, after it is archived, and when three days of tries have failed;
+ * beside it, what a retained BullMQ job would cost. Prints one JSON object.
+ *
+ *   npm run bench:redis -- [--media N]
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +13,7 @@ import { provideRedisServer, startRedisServer } from '../../src/demo/redis-serve
 import { newMediaId } from '../../src/demo/weixin/weixin-simulator.ts';
 import { failure } from '../../src/failure.ts';
 import { mediaJobId } from '../../src/media/media-job.ts';
+import { positiveWholeNumber } from '../../src/operate/option-parsers.ts';
 import { createArchivedMarkers } from '../../src/queue/archived-marker.ts';
 import { createDoor } from '../../src/queue/door.ts';
 import { laneOf } from '../../src/queue/lane.ts';
@@ -18,12 +25,10 @@ import { redisKeys } from '../../src/redis/keys.ts';
 import { Secret } from '../../src/secret.ts';
 import { HOUR, iso, MINUTE } from '../../src/time.ts';
 import { testJob } from '../support/jobs.ts';
+import { benchOptions } from './bench-options.ts';
 
-/**
- * Measures what one media costs in Redis: while it waits, after it is archived, and when three days of tries have failed;
- * beside it, what a retained BullMQ job would cost. Prints one JSON object. `npm run bench:redis -- 50000` for another count.
- */
-const COUNT = Number(process.argv[2] ?? 20_000);
+const { read } = benchOptions('bench:redis', { media: { type: 'string', default: '20000' } });
+const COUNT = read('media', positiveWholeNumber);
 const PREFIX = '{weixin-media}';
 
 const directory = await mkdtemp(join(tmpdir(), 'weixin-media-bench-'));

@@ -6,29 +6,35 @@
  * Says on stderr what it does, and prints Markdown tables. With --listing it lists a bucket of so many objects in place of
  * all that, as the closing of a day does.
  */
-import { parseArgs } from 'node:util';
+import { VARIABLES } from '../../../src/config-variables.ts';
+import { positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
+import { benchOptions, count as countOf, variable } from '../bench-options.ts';
 import { listingMemory } from './listing.ts';
 import { type BenchReport, type Effort, runBench } from './run.ts';
 
-const { values } = parseArgs({
-  options: {
-    rows: { type: 'string', default: '1000000' },
-    apps: { type: 'string', default: '1' },
-    days: { type: 'string', default: '1' },
-    'flush-rows': { type: 'string', default: '10000' },
-    memory: { type: 'string', default: '128MiB' },
-    listing: { type: 'string' },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:catalog', {
+  rows: { type: 'string', default: '1000000' },
+  apps: { type: 'string', default: '1' },
+  days: { type: 'string', default: '1' },
+  'flush-rows': { type: 'string', default: '10000' },
+  memory: { type: 'string', default: '128MiB' },
+  listing: { type: 'string', default: '0' },
+  json: { type: 'boolean' },
 });
+const rows = read('rows', positiveWholeNumber);
+const apps = read('apps', positiveWholeNumber);
+const days = read('days', positiveWholeNumber);
+const flushRows = read('flush-rows', variable(VARIABLES.CATALOG_FLUSH_ROWS));
+const memoryBytes = read('memory', variable(VARIABLES.CATALOG_MEMORY));
+const listing = read('listing', countOf);
 
 const startedAt = performance.now();
 const note = (text: string): void => {
   process.stderr.write(`${((performance.now() - startedAt) / 1_000).toFixed(1).padStart(7)} s  ${text}\n`);
 };
 
-if (values.listing !== undefined) {
-  const listed = await listingMemory(Number(values.listing), note);
+if (listing > 0) {
+  const listed = await listingMemory(listing, note);
   if (values.json) console.log(JSON.stringify(listed));
   else
     console.log(
@@ -36,10 +42,10 @@ if (values.listing !== undefined) {
     );
 } else {
   const report = await runBench({
-    rows: Number(values.rows),
-    apps: Number(values.apps),
-    days: Number(values.days),
-    env: { CATALOG_FLUSH_ROWS: values['flush-rows'], CATALOG_MEMORY: values.memory },
+    rows,
+    apps,
+    days,
+    env: { CATALOG_FLUSH_ROWS: String(flushRows), CATALOG_MEMORY: String(memoryBytes) },
     note,
   });
   if (values.json) console.log(JSON.stringify(report));

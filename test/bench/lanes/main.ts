@@ -9,25 +9,25 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { provideRedisServer, startRedisServer } from '../../../src/demo/redis-server.ts';
+import { positiveNumber, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
+import { benchOptions } from '../bench-options.ts';
 import { type Contender, type OpenContender, oneQueue, ourLanes } from './contender.ts';
 import { appIds, measureFairness, measureGate, measureIdle, measureThroughput, type Throughput } from './measure.ts';
 
-const { values } = parseArgs({
-  options: {
-    jobs: { type: 'string', default: '5000' },
-    backlog: { type: 'string', default: '100000' },
-    repeats: { type: 'string', default: '3' },
-    concurrency: { type: 'string', default: '32' },
-    seconds: { type: 'string', default: '5' },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:lanes', {
+  jobs: { type: 'string', default: '5000' },
+  backlog: { type: 'string', default: '100000' },
+  repeats: { type: 'string', default: '3' },
+  concurrency: { type: 'string', default: '32' },
+  seconds: { type: 'string', default: '5' },
+  json: { type: 'boolean' },
 });
-const jobs = Number(values.jobs);
-const backlog = Number(values.backlog);
-const concurrency = Number(values.concurrency);
-const seconds = Number(values.seconds);
+const jobs = read('jobs', positiveWholeNumber);
+const backlog = read('backlog', positiveWholeNumber);
+const repeats = read('repeats', positiveWholeNumber);
+const concurrency = read('concurrency', positiveWholeNumber);
+const seconds = read('seconds', positiveNumber);
 
 const OURS = 'a lane an app';
 const THEIRS = 'one queue, BullMQ’s worker';
@@ -70,7 +70,7 @@ const rivals = [
 ];
 const runs = new Map(rivals.map((rival): [typeof rival, Throughput[]] => [rival, []]));
 // In turn, so that a noisy moment of the machine does not strike one of them alone.
-for (let left = Number(values.repeats); left > 0; left -= 1) {
+for (let left = repeats; left > 0; left -= 1) {
   for (const [{ open, apps }, measured] of runs) {
     measured.push(await withContender(open, (it) => measureThroughput(it, appIds(apps), jobs, concurrency)));
   }

@@ -14,29 +14,33 @@
  * A cell ends when 4 budgets full of media are archived, or 1,024 media where those are fewer bytes: not when all are that
  * its slots have begun.
  */
-import { parseArgs } from 'node:util';
-import { byteSize } from '../../../src/config-values.ts';
+import { VARIABLES } from '../../../src/config-variables.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import type { Environment } from '../../support/stack.ts';
+import { benchOptions, count, listOf, size, variable } from '../bench-options.ts';
 import { type FloodRow, runFlood } from './flood.ts';
 import { scenarioOf } from './grid.ts';
 import { openRig, type Rig } from './rig.ts';
 import { runScenario } from './run.ts';
 import { FULL, type Scenario, scenarios } from './scenarios.ts';
 
-const { values } = parseArgs({
-  options: {
-    images: { type: 'string', default: String(FULL.images) },
-    videos: { type: 'string', default: String(FULL.videos) },
-    flood: { type: 'string', default: '100000' },
-    grid: { type: 'boolean', default: false },
-    concurrency: { type: 'string', default: '1,16,64,256' },
-    sizes: { type: 'string', default: '64KiB,1MiB,10MiB,50MiB' },
-    budget: { type: 'string', default: '256MiB' },
-    'node-options': { type: 'string', default: '' },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:memory', {
+  images: { type: 'string', default: String(FULL.images) },
+  videos: { type: 'string', default: String(FULL.videos) },
+  flood: { type: 'string', default: '100000' },
+  grid: { type: 'boolean' },
+  concurrency: { type: 'string', default: '1,16,64,256' },
+  sizes: { type: 'string', default: '64KiB,1MiB,10MiB,50MiB' },
+  budget: { type: 'string', default: '256MiB' },
+  'node-options': { type: 'string', default: '' },
+  json: { type: 'boolean' },
 });
+const images = read('images', count);
+const videos = read('videos', count);
+const flood = read('flood', count);
+const concurrencies = read('concurrency', listOf(variable(VARIABLES.WORKER_CONCURRENCY)));
+const sizes = read('sizes', listOf(size));
+const budgetBytes = read('budget', variable(VARIABLES.WORKER_MEMORY_BUDGET));
 
 /** Of a queue that is kept short. */
 const SHORT = 1_000;
@@ -50,22 +54,19 @@ const library = new Map<string, readonly MediaJob[]>();
 if (values.grid) await measureGrid();
 else {
   await measureScenarios();
-  if (Number(values.flood) > 0) await measureFlood(Number(values.flood));
+  if (flood > 0) await measureFlood();
 }
 
 async function measureGrid(): Promise<void> {
-  const concurrencies = values.concurrency.split(',').map(Number);
-  const sizes = values.sizes.split(',');
-  const budgetBytes = byteSize(values.budget) ?? 0;
   const spare = Math.max(...concurrencies);
   if (!values.json) {
-    console.log(`| at once | ${sizes.join(' | ')} |`);
+    console.log(`| at once | ${values.sizes.replaceAll(',', ' | ')} |`);
     console.log(`|--:|${'--:|'.repeat(sizes.length)}`);
   }
   for (const concurrency of concurrencies) {
     const cells: string[] = [];
-    for (const size of sizes) {
-      const scenario = scenarioOf({ concurrency, sizeBytes: byteSize(size) ?? 0, budgetBytes }, spare);
+    for (const sizeBytes of sizes) {
+      const scenario = scenarioOf({ concurrency, sizeBytes, budgetBytes }, spare);
       const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
       if (values.json) console.log(JSON.stringify(row));
       const { peakBytes, inFlight } = row;
@@ -82,7 +83,7 @@ async function measureScenarios(): Promise<void> {
     );
     console.log('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
   }
-  for (const scenario of scenarios({ images: Number(values.images), videos: Number(values.videos) })) {
+  for (const scenario of scenarios({ images, videos })) {
     const row = await runScenario(rig, scenario, await mediaOf(rig, scenario), env);
     if (values.json) {
       console.log(JSON.stringify(row));
@@ -104,7 +105,7 @@ async function measureScenarios(): Promise<void> {
   }
 }
 
-async function measureFlood(flood: number): Promise<void> {
+async function measureFlood(): Promise<void> {
   if (!values.json) {
     console.log('\n| jobs | handed in a second | Redis, a job | waiting | archived | idle | at the end | peak |');
     console.log('|--:|--:|--:|--:|--:|--:|--:|--:|');

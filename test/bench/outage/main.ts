@@ -6,26 +6,26 @@
  * Prints a Markdown table: the share of media that each policy saves, how many it loses although they could have been
  * saved, and how many calls it makes.
  */
-import { parseArgs } from 'node:util';
+import { positiveWholeNumber, wholeNumber } from '../../../src/operate/option-parsers.ts';
+import { benchOptions } from '../bench-options.ts';
 import { runAll } from './run.ts';
 import { FULL } from './scenarios.ts';
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string', default: '1' },
-    media: { type: 'string', default: String(FULL.media) },
-    slots: { type: 'string', default: String(FULL.slots) },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:outage', {
+  seed: { type: 'string', default: '1' },
+  media: { type: 'string', default: String(FULL.media) },
+  slots: { type: 'string', default: String(FULL.slots) },
+  json: { type: 'boolean' },
 });
-const sizes = { ...FULL, media: Number(values.media), slots: Number(values.slots) };
+const seed = read('seed', wholeNumber);
+const sizes = { ...FULL, media: read('media', positiveWholeNumber), slots: read('slots', positiveWholeNumber) };
 
 if (!values.json) {
   console.log('| scenario | media | policy | saved | lost although savable | calls |');
   console.log('|---|--:|---|--:|--:|--:|');
 }
 let scenario = '';
-for (const row of runAll(sizes, Number(values.seed))) {
+for (const row of runAll(sizes, seed)) {
   if (values.json) {
     console.log(JSON.stringify(row));
     continue;

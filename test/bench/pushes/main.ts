@@ -10,30 +10,30 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { provideRedisServer, startRedisServer } from '../../../src/demo/redis-server.ts';
 import type { PushMode, SimulatedFields } from '../../../src/demo/weixin/message-push.ts';
 import { newMediaId } from '../../../src/demo/weixin/weixin-simulator.ts';
+import { oneOf, positiveNumber } from '../../../src/operate/option-parsers.ts';
 import { laneOf } from '../../../src/queue/lane.ts';
 import { openLanes } from '../../../src/queue/open-lanes.ts';
 import { closeRedis, connectRedis } from '../../../src/redis/connect.ts';
 import { Secret } from '../../../src/secret.ts';
 import { MINUTE, SECOND } from '../../../src/time.ts';
+import { benchOptions, percent } from '../bench-options.ts';
 import { pictureMessage, startIngest } from '../ingest-process.ts';
 
-const { values } = parseArgs({
-  options: {
-    rate: { type: 'string', default: '2000' },
-    seconds: { type: 'string', default: '60' },
-    mode: { type: 'string', default: 'safe' },
-    repeated: { type: 'string', default: '10' },
-    json: { type: 'boolean', default: false },
-  },
+const MODES: readonly PushMode[] = ['plaintext', 'compatible', 'safe'];
+const { values, read } = benchOptions('bench:pushes', {
+  rate: { type: 'string', default: '2000' },
+  seconds: { type: 'string', default: '60' },
+  mode: { type: 'string', default: 'safe' },
+  repeated: { type: 'string', default: '10' },
+  json: { type: 'boolean' },
 });
-const rate = Math.min(20_000, Number(values.rate));
-const seconds = Math.min(600, Number(values.seconds));
-const repeatedShare = Number(values.repeated) / 100;
-const mode = values.mode as PushMode;
+const rate = Math.min(20_000, read('rate', positiveNumber));
+const seconds = Math.min(600, read('seconds', positiveNumber));
+const repeatedShare = read('repeated', percent) / 100;
+const mode = read('mode', oneOf(MODES)) as PushMode;
 
 const APP_ID = 'wx0123456789abcdef';
 const TICK_MS = 5;

@@ -19,27 +19,30 @@
  * this bench sees the row. The first two are exact. The others lie between instants in whole milliseconds of one clock, that
  * of this machine: one of them may be a millisecond off either way, their means are not.
  */
-import { parseArgs } from 'node:util';
+
+import { oneOf, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
+import { benchOptions, listOf } from '../bench-options.ts';
 import { type Cost, measureCost } from './cost.ts';
 import { measureLatency, type Spans } from './latency.ts';
 import { openSurroundings } from './rig.ts';
 import { measureThroughput, type Run, type Setting } from './throughput.ts';
 
 const SECTIONS = ['backlog', 'apps', 'processes', 'cost', 'latency'];
-const { values } = parseArgs({
-  options: {
-    backlog: { type: 'string', default: '1000,100000,1000000' },
-    apps: { type: 'string', default: '1,10,1000' },
-    processes: { type: 'string', default: '1,2,4' },
-    jobs: { type: 'string', default: '16000' },
-    samples: { type: 'string', default: '200' },
-    only: { type: 'string', default: SECTIONS.join(',') },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:scale', {
+  backlog: { type: 'string', default: '1000,100000,1000000' },
+  apps: { type: 'string', default: '1,10,1000' },
+  processes: { type: 'string', default: '1,2,4' },
+  jobs: { type: 'string', default: '16000' },
+  samples: { type: 'string', default: '200' },
+  only: { type: 'string', default: SECTIONS.join(',') },
+  json: { type: 'boolean' },
 });
-const jobs = Number(values.jobs);
-const only = values.only.split(',');
-const numbers = (text: string): number[] => text.split(',').map(Number);
+const backlogs = read('backlog', listOf(positiveWholeNumber));
+const fleets = read('apps', listOf(positiveWholeNumber));
+const processCounts = read('processes', listOf(positiveWholeNumber));
+const jobs = read('jobs', positiveWholeNumber);
+const samples = read('samples', positiveWholeNumber);
+const only = read('only', listOf(oneOf(SECTIONS)));
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
 await using surroundings = await openSurroundings(note);
@@ -53,27 +56,27 @@ if (only.includes('backlog')) {
     'CPU of Redis, a job',
     'memory of Redis, a job',
   ]);
-  for (const backlog of numbers(values.backlog)) {
+  for (const backlog of backlogs) {
     const run = await measure({ backlog, apps: 1, processes: 1 });
     row({ measure: 'backlog', ...run }, [whole(backlog), ...cellsOf(run), `${whole(run.redisBytesPerJob)} B`]);
   }
 }
 if (only.includes('apps')) {
   const row = table(['apps', 'archived a second', 'CPU of the worker, a job', 'CPU of Redis, a job']);
-  for (const apps of numbers(values.apps)) {
+  for (const apps of fleets) {
     const run = await measure({ backlog: jobs, apps, processes: 1 });
     row({ measure: 'apps', ...run }, [whole(apps), ...cellsOf(run)]);
   }
 }
 if (only.includes('processes')) {
   const row = table(['worker processes', 'archived a second', 'CPU of the workers, a job', 'CPU of Redis, a job']);
-  for (const processes of numbers(values.processes)) {
+  for (const processes of processCounts) {
     const run = await measure({ backlog: 2 * jobs, apps: 1, processes });
     row({ measure: 'processes', ...run }, [whole(processes), ...cellsOf(run)]);
   }
 }
 if (only.includes('cost')) printCost(await measureCost(surroundings, Math.ceil(jobs / 8)));
-if (only.includes('latency')) printLatency(await measureLatency(surroundings, Number(values.samples)));
+if (only.includes('latency')) printLatency(await measureLatency(surroundings, samples));
 
 function printCost({ commands, scripted, ...others }: Cost): void {
   const row = table(['of one media, 64 at a time', '']);

@@ -13,7 +13,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { positiveNumber } from '../../../src/operate/option-parsers.ts';
+import { benchOptions } from '../bench-options.ts';
 import { type Cell, ratiosOf } from './results.ts';
 
 const KEPT = new URL('ratios.json', import.meta.url);
@@ -21,13 +22,12 @@ const ONLY = ['--only', 'ours,floor,sdk-loop'];
 const SUBSET = ['--size', '64KiB,1MiB', ...ONLY, '--rounds', '7', '--scale', '0.8'];
 const QUICK = ['--size', '64KiB', ...ONLY, '--rounds', '3', '--scale', '0.5'];
 
-const { values } = parseArgs({
-  options: {
-    quick: { type: 'boolean', default: false },
-    update: { type: 'boolean', default: false },
-    tolerance: { type: 'string', default: '0.25' },
-  },
+const { values, read } = benchOptions('bench:guard', {
+  quick: { type: 'boolean' },
+  update: { type: 'boolean' },
+  tolerance: { type: 'string', default: '0.25' },
 });
+const tolerance = read('tolerance', positiveNumber);
 
 const out = await mkdtemp(join(tmpdir(), 'weixin-media-guard-'));
 try {
@@ -42,7 +42,7 @@ try {
     cells.flatMap((cell) => ratiosOf(cell).map(({ name, median }) => [`${cell.size}: ${name}`, median] as const)),
   );
   if (values.update) await keep(measured);
-  else await compare(measured, Number(values.tolerance));
+  else await compare(measured);
 } finally {
   await rm(out, { recursive: true, force: true });
 }
@@ -53,7 +53,7 @@ async function keep(measured: ReadonlyMap<string, number>): Promise<void> {
   console.log('\nkept');
 }
 
-async function compare(measured: ReadonlyMap<string, number>, tolerance: number): Promise<void> {
+async function compare(measured: ReadonlyMap<string, number>): Promise<void> {
   const kept = JSON.parse(await readFile(KEPT, 'utf8')) as Record<string, number>;
   console.log('\n| ratio | now | kept | |\n|---|--:|--:|---|');
   for (const [name, before] of Object.entries(kept)) {

@@ -20,10 +20,12 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { arch, cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
+import { VARIABLES } from '../../../src/config-variables.ts';
 import { provideRedisServer, startRedisServer } from '../../../src/demo/redis-server.ts';
+import { oneOf, positiveNumber, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
 import { provideCeph, untilCephGateway } from '../../support/ceph.ts';
+import { benchOptions, listOf, variable } from '../bench-options.ts';
 import { chartOf } from './chart.ts';
 import { CONTENDERS, type Contender, type ContenderName, openContender, type Surroundings } from './contender.ts';
 import { cpuTimeMs } from './cpu-time.ts';
@@ -33,34 +35,27 @@ import { type CpuProfile, sharesOf } from './profile-shares.ts';
 import { type Cell, median, type Round, ratiosOf } from './results.ts';
 import { SMALL, WORKLOADS, type Workload } from './samples.ts';
 
-const { values } = parseArgs({
-  options: {
-    size: { type: 'string', default: '64KiB,1MiB,mix' },
-    concurrency: { type: 'string', default: '64' },
-    rounds: { type: 'string', default: '5' },
-    scale: { type: 'string', default: '1' },
-    'warm-up': { type: 'string', default: '6000' },
-    store: { type: 'string', default: 'sink' },
-    only: { type: 'string', default: CONTENDERS.join(',') },
-    out: { type: 'string', default: 'bench-results' },
-    profile: { type: 'boolean', default: false },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench', {
+  size: { type: 'string', default: '64KiB,1MiB,mix' },
+  concurrency: { type: 'string', default: '64' },
+  rounds: { type: 'string', default: '5' },
+  scale: { type: 'string', default: '1' },
+  'warm-up': { type: 'string', default: '6000' },
+  store: { type: 'string', default: 'sink' },
+  only: { type: 'string', default: CONTENDERS.join(',') },
+  out: { type: 'string', default: 'bench-results' },
+  profile: { type: 'boolean' },
+  json: { type: 'boolean' },
 });
-const workloads = values.size.split(',').map((name) => {
-  const workload = WORKLOADS.find((one) => one.name === name);
-  if (workload === undefined) throw new Error(`--size ${name}: one of ${WORKLOADS.map((one) => one.name).join(', ')}`);
-  return workload;
-});
-const names = values.only.split(',').map((name) => {
-  const known = CONTENDERS.find((one) => one === name);
-  if (known === undefined) throw new Error(`--only ${name}: some of ${CONTENDERS.join(', ')}`);
-  return known;
-});
-const concurrencies = values.concurrency.split(',').map(positive);
-const rounds = positive(values.rounds);
-const scale = positive(values.scale);
-const warmUp = positive(values['warm-up']);
+const workloads = read('size', listOf(oneOf(WORKLOADS.map(({ name }) => name)))).flatMap((size) =>
+  WORKLOADS.filter(({ name }) => name === size),
+);
+const names = read('only', listOf(oneOf(CONTENDERS))).flatMap((only) => CONTENDERS.filter((name) => name === only));
+const concurrencies = read('concurrency', listOf(variable(VARIABLES.WORKER_CONCURRENCY)));
+const rounds = read('rounds', positiveWholeNumber);
+const scale = read('scale', positiveNumber);
+const warmUp = read('warm-up', positiveWholeNumber);
+const storeName = read('store', oneOf(['sink', 'ceph']));
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
 await using parts = new AsyncDisposableStack();
@@ -72,7 +67,7 @@ const redis = parts.use(
   await startRedisServer(await provideRedisServer(note), { directory: join(folder, 'redis'), appendOnly: true }),
 );
 const origin = parts.use(await startOrigin(nginx, folder));
-const store = values.store === 'ceph' ? await openCeph() : await openSink();
+const store = storeName === 'ceph' ? await openCeph() : await openSink();
 
 const cells: Cell[] = [];
 /** No media is archived twice. */
@@ -92,7 +87,7 @@ const facts = {
   cores: cpus().length,
   arch: arch(),
 };
-const report = { ...facts, store: values.store, rounds, cells };
+const report = { ...facts, store: storeName, rounds, cells };
 await mkdir(resolve(values.out), { recursive: true });
 await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, null, 2)}\n`);
 await writeFile(resolve(values.out, 'bench.svg'), chartOf(cells));
@@ -200,7 +195,7 @@ function print(cell: Cell): void {
     console.log(JSON.stringify(cell));
     return;
   }
-  console.log(`\n${cell.size}, ${cell.concurrency} at a time, to ${values.store} (medians of ${rounds} rounds)\n`);
+  console.log(`\n${cell.size}, ${cell.concurrency} at a time, to ${storeName} (medians of ${rounds} rounds)\n`);
   console.log('| | objects/s | MiB/s | CPU of its own, an object | Redis | origin | store |');
   console.log('|---|--:|--:|--:|--:|--:|--:|');
   for (const name of names) {
@@ -215,7 +210,7 @@ function print(cell: Cell): void {
       perObject((one) => one.cpuMs),
       perObject((one) => one.redisMs),
       perObject((one) => one.originMs),
-      values.store === 'sink' ? perObject((one) => one.storeMs) : '–',
+      storeName === 'sink' ? perObject((one) => one.storeMs) : '–',
     ];
     console.log(`| ${columns.join(' | ')} |`);
   }
@@ -244,10 +239,4 @@ async function printShares({ size, concurrency }: Cell, begunAt: number): Promis
   }
   console.log(`\n| whose code the worker was in, ${size} | |\n|---|--:|`);
   for (const { owner, share } of shares) console.log(`| ${owner} | ${(share * 100).toFixed(1)} % |`);
-}
-
-function positive(text: string): number {
-  const number = Number(text);
-  if (!(number > 0)) throw new Error(`${text}: not a positive number`);
-  return number;
 }

@@ -12,28 +12,29 @@ import { createHash, createHmac } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { type Dispatcher, Pool } from 'undici';
 import { BodyBuffers } from '../../../src/archive/body-buffers.ts';
+import { positiveNumber, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
 import { Secret } from '../../../src/secret.ts';
 import type { WholeObject } from '../../../src/store/archive-store.ts';
 import { withPayloadHash } from '../../../src/store/payload-hash.ts';
 import { createDirectPut } from '../../../src/store/put-object.ts';
 import { createS3Client, DEFAULT_S3_TIMEOUTS } from '../../../src/store/s3-client.ts';
 import { openRequest } from '../../../src/weixin/byte-source.ts';
+import { benchOptions } from '../bench-options.ts';
 import { provideProgram } from './debian-program.ts';
 import { startOrigin, startSink } from './nginx.ts';
 import { median } from './results.ts';
 import { WORKLOADS } from './samples.ts';
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '7' },
-    scale: { type: 'string', default: '1' },
-    json: { type: 'boolean', default: false },
-  },
+const { values, read } = benchOptions('bench:ways', {
+  rounds: { type: 'string', default: '7' },
+  scale: { type: 'string', default: '1' },
+  json: { type: 'boolean' },
 });
+const rounds = read('rounds', positiveWholeNumber);
+const scale = read('scale', positiveNumber);
 const AT_ONCE = 64;
 const BUCKET = 'bench';
 const KEYS = { accessKeyId: 'bench', secretAccessKey: 'key-of-the-bench' };
@@ -63,7 +64,7 @@ interface Way {
 const ways = [...putWays(), ...getWays('64KiB', 2_000), ...getWays('1MiB', 300), ...joinWays()];
 const costs = new Map<Way, number[]>();
 for (const way of ways) await inParallel(way);
-for (let round = 0; round < Number(values.rounds); round += 1) {
+for (let round = 0; round < rounds; round += 1) {
   for (const way of ways) {
     const before = process.cpuUsage();
     await inParallel(way);
@@ -84,7 +85,7 @@ for (const [way, measured] of costs) {
 }
 
 function countOf({ count }: Way): number {
-  return Math.ceil(count * Number(values.scale));
+  return Math.ceil(count * scale);
 }
 
 async function inParallel(way: Way): Promise<void> {
