@@ -153,6 +153,10 @@ export const FAILURES = {
   'store-busy': { action: 'retry', hint: 'The S3 store asks to slow down or has an internal error.' },
   'store-denied': { action: 'retry', hint: 'The S3 store refuses our credentials or rights. `doctor` tells which.' },
   'store-bucket-missing': { action: 'retry', hint: 'ARCHIVE_BUCKET does not exist. Create it.' },
+  'store-region-wrong': {
+    action: 'retry',
+    hint: 'ARCHIVE_BUCKET lies in another region, which the store names. Set AWS_REGION to it; AWS_ENDPOINT_URL_S3, where set, must be of that region too.',
+  },
   'store-corrupted': { action: 'retry', hint: 'The bytes that reached the store are not those that were sent.' },
   'store-refused': {
     action: 'retry',

@@ -36,6 +36,7 @@ test.each<[FailureCode, string]>([
   // A store that is full, away or misconfigured never costs a media.
   ['store-bucket-missing', 'retry'],
   ['store-denied', 'retry'],
+  ['store-region-wrong', 'retry'],
   ['store-unreachable', 'retry'],
   ['invalid-media-id', 'dead'],
   ['media-expired', 'dead'],

@@ -69,7 +69,7 @@ const IDLE_SHARE = 1 / 8;
  * Runs until `stop` aborts, then hands back what it has not finished. Resolves within SHUTDOWN_GRACE_SECONDS and a few
  * seconds more, also when Redis is gone.
  *
- * @throws StartupError when the bucket is missing or refuses us, or the metrics port is taken.
+ * @throws StartupError when the bucket is missing, lies in another region or refuses us, or the metrics port is taken.
  */
 export async function runArchiveWorker(config: ConfigWithStore, log: Logger, stop: AbortSignal): Promise<void> {
   const random = Math.random;
@@ -302,7 +302,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     if (typeof probed === 'string') return useStore(probed);
     const { code, detail } = probed;
     const where = `bucket ${storeConfig.bucket}${storeConfig.endpoint === undefined ? '' : ` at ${storeConfig.endpoint}`}`;
-    if (code === 'store-bucket-missing' || code === 'store-denied') {
+    if (code === 'store-bucket-missing' || code === 'store-denied' || code === 'store-region-wrong') {
       throw new StartupError(`${where}: ${FAILURES[code].hint}${detail === undefined ? '' : ` (${detail})`}`);
     }
     log.warn({ failure: probed, hint: FAILURES[code].hint }, `${where} can't be reached yet`);

@@ -29,6 +29,11 @@ const BY_ERROR_CODE = {
   PreconditionFailed: 'object-conflict',
 } as const satisfies Record<string, FailureCode>;
 
+/** Said of a bucket in another region, which is named then, and for other reasons: a key id that is none, for one. */
+const ELSEWHERE = /^(IllegalLocationConstraintException|AuthorizationHeaderMalformed)$/;
+/** What a store names goes to the log, so it must look like a region. */
+const REGION = /^[\w.-]{1,64}$/;
+
 /** Errors of Node's sockets and of the SDK's request handler: no answer came. */
 const NO_ANSWER =
   /^(ECONN\w+|ETIMEDOUT|EPIPE|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|EMFILE|ENFILE|TimeoutError|ERR_TLS\w*|CERT_\w+|\w+_CERT\w*)$/;
@@ -43,6 +48,12 @@ export function classifyStoreError(error: unknown): Failure {
     if (code !== undefined) return failure(code, { detail: name, httpStatus });
   }
   const detail = names[0];
+  const region = regionOf(error);
+  // A redirect has no name in an answer to a HEAD. AWS gives a temporary one for a bucket that is new.
+  const isRedirect = httpStatus === 301 || httpStatus === 307;
+  if (region !== undefined && (isRedirect || names.some((name) => ELSEWHERE.test(name)))) {
+    return failure('store-region-wrong', { detail: `${detail}: the bucket is in ${region}`, httpStatus });
+  }
   if (names.some((name) => NO_ANSWER.test(name))) return failure('store-unreachable', { detail });
   return failure(byStatus(httpStatus), { detail, httpStatus });
 }
@@ -50,6 +61,17 @@ export function classifyStoreError(error: unknown): Failure {
 /** The status of the answer behind an error. An answer that is not XML, as gateways give, is no `S3ServiceException`. */
 export function httpStatusOf(error: unknown): number | undefined {
   return error instanceof Error ? (error as Partial<S3ServiceException>).$metadata?.httpStatusCode : undefined;
+}
+
+/**
+ * The region of the bucket, where the answer behind an error tells it: by a header or in the body. AWS itself has only the
+ * one in some answers and only the other in others, Garage has it in the body.
+ *
+ * @see https://github.com/aws/aws-sdk-java-v2/pull/4425
+ */
+function regionOf(error: Partial<S3ServiceException> & { readonly Region?: unknown }): string | undefined {
+  const region: unknown = error.$response?.headers['x-amz-bucket-region'] ?? error.Region;
+  return typeof region === 'string' && REGION.test(region) ? region : undefined;
 }
 
 function byStatus(status: number | undefined): FailureCode {

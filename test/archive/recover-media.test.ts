@@ -19,6 +19,8 @@ import {
 
 const never = new AbortController().signal;
 const BUSY: Fault = { type: 'answer', status: 503, code: 'SlowDown' };
+const REGION = { 'x-amz-bucket-region': 'eu-west-1' };
+const ELSEWHERE: Fault = { type: 'answer', status: 301, code: 'PermanentRedirect', headers: REGION };
 const DENIED: Fault = { type: 'answer', status: 403, code: 'AccessDenied' };
 const NOT_IMPLEMENTED: Fault = { type: 'answer', status: 501, code: 'NotImplemented' };
 const NOTHING = { ok: true, value: undefined };
@@ -132,6 +134,7 @@ describe('nobody says that a media is not there', () => {
     ['ListObjects', BUSY, 'store-busy'],
     ['ListObjects', { type: 'lose-answer' }, 'store-unreachable'],
     ['ListObjects', { type: 'answer', status: 404, code: 'NoSuchBucket' }, 'store-bucket-missing'],
+    ['ListObjects', ELSEWHERE, 'store-region-wrong'],
     ['HeadObject', BUSY, 'store-busy'],
     ['GetObject', BUSY, 'store-busy'],
     ['GetObject', { type: 'cut-answer', afterBytes: 3 }, 'store-unreachable'],

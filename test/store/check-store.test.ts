@@ -18,6 +18,12 @@ import {
 const never = new AbortController().signal;
 const DENIED: Fault = { type: 'answer', status: 403, code: 'AccessDenied' };
 const NOT_IMPLEMENTED: Fault = { type: 'answer', status: 501, code: 'NotImplemented' };
+const REGION = { 'x-amz-bucket-region': 'eu-west-1' };
+const MALFORMED: Fault = {
+  type: 'answer',
+  status: 400,
+  body: '<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>',
+};
 const MISMATCH: Fault = { type: 'answer', status: 412, code: 'PreconditionFailed' };
 
 let backend: S3Backend;
@@ -126,6 +132,25 @@ describe('a bucket', () => {
       },
     ]);
     expect(bench.proxy.seen.map(({ operation }) => operation)).toEqual(['HeadBucket']);
+  });
+
+  test.each<[string, Fault, string]>([
+    ['AWS', { type: 'answer', status: 301, code: 'PermanentRedirect', headers: REGION }, 'PermanentRedirect'],
+    ['AWS, as it says it of us-east-1, or of Garage', MALFORMED, 'AuthorizationHeaderMalformed'],
+  ])('in another region of %s is the only finding, with the right one', async (_store, fault, name) => {
+    await using bench = await openBench();
+    bench.proxy.arm(() => true, fault);
+    const detail = `${name}: the bucket is in eu-west-1`;
+    expect(await check(bench)).toEqual([
+      {
+        check: 'bucket',
+        result: 'fail',
+        detail: `store-region-wrong (${detail})`,
+        hint: expect.stringContaining('Set AWS_REGION'),
+      },
+    ]);
+    const found = { code: 'store-region-wrong', detail };
+    expect(await probePayloadCheck(bench.client, backend.bucket, never)).toMatchObject(found);
   });
 
   test.each<[string, S3Operation, string]>([

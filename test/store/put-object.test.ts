@@ -2,7 +2,7 @@ import { createServer, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { createDirectPut, type PutObject } from '../../src/store/put-object.ts';
+import { createDirectPut, type PutObject, putBySdk } from '../../src/store/put-object.ts';
 import { createPutRoute } from '../../src/store/put-route.ts';
 import { DEFAULT_S3_TIMEOUTS } from '../../src/store/s3-client.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
@@ -189,6 +189,23 @@ describe('what is not a success', () => {
       { status: 200, bySdk: false },
       { status: 200, bySdk: false },
     ]);
+  });
+
+  test.each([
+    [301, 'PermanentRedirect'],
+    [307, 'TemporaryRedirect'],
+    [400, 'AuthorizationHeaderMalformed'],
+  ])('is not followed elsewhere: %i %s costs one request, as it costs the SDK', async (status, code) => {
+    const { put, proxy, client } = await openDirect();
+    const headers = { 'x-amz-bucket-region': 'eu-west-1', location: `${proxy.endpoint}/elsewhere` };
+    proxy.arm('PutObject', { type: 'answer', status, code, headers });
+    for (const way of [put, putBySdk(client, backend.bucket)]) {
+      const before = proxy.seen.length;
+      for (let write = 0; write < 2; write += 1) {
+        await expect(way(wholeObject(someBytes(10)), true, never)).rejects.toMatchObject({ name: code });
+      }
+      expect(proxy.seen.length - before).toBe(2);
+    }
   });
 
   test('is not read on where it has no end', async () => {

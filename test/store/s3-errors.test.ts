@@ -84,6 +84,41 @@ describe('an answer of the store', () => {
   });
 });
 
+describe('a bucket in another region', () => {
+  function elsewhere(name: string, httpStatusCode: number, header?: string, inBody?: string): S3ServiceException {
+    const headers = header === undefined ? {} : { 'x-amz-bucket-region': header };
+    const error = Object.assign(s3Error(name, httpStatusCode), { $response: { statusCode: httpStatusCode, headers } });
+    return inBody === undefined ? error : Object.assign(error, { Region: inBody });
+  }
+
+  test.each<[string, number, string | undefined, string?]>([
+    ['PermanentRedirect', 301, 'eu-west-1'],
+    ['TemporaryRedirect', 307, 'eu-west-1'],
+    ['IllegalLocationConstraintException', 400, 'eu-west-1'],
+    ['AuthorizationHeaderMalformed', 400, 'eu-west-1', 'eu-west-1'],
+    ['AuthorizationHeaderMalformed', 400, undefined, 'eu-west-1'],
+    // A HEAD, whose answer has no body.
+    ['UnknownError', 301, 'eu-west-1'],
+  ])('is told by %s (%i), with the region', (name, status, header, inBody) => {
+    expect(classifyStoreError(elsewhere(name, status, header, inBody))).toEqual({
+      code: 'store-region-wrong',
+      detail: `${name}: the bucket is in eu-west-1`,
+      httpStatus: status,
+    });
+  });
+
+  test.each<[string, number, string | undefined, FailureCode]>([
+    ['AuthorizationHeaderMalformed', 400, undefined, 'store-refused'],
+    ['AuthorizationHeaderMalformed', 400, '<Signature=00ff>', 'store-refused'],
+    ['PermanentRedirect', 301, undefined, 'store-refused'],
+    // Stores name the region in other answers too.
+    ['AccessDenied', 403, 'eu-west-1', 'store-denied'],
+    ['EntityTooLarge', 400, 'eu-west-1', 'store-refused'],
+  ])('is not told by %s (%i) with region %s', (name, status, header, code) => {
+    expect(classifyStoreError(elsewhere(name, status, header))).toEqual({ code, detail: name, httpStatus: status });
+  });
+});
+
 describe('no answer', () => {
   test.each([
     'ECONNRESET',
@@ -150,6 +185,7 @@ test.each<[FailureCode, boolean]>([
   ['store-busy', true],
   ['unclassified', true],
   ['store-denied', false],
+  ['store-region-wrong', false],
   ['store-bucket-missing', false],
   ['store-corrupted', false],
   ['store-refused', false],

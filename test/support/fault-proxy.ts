@@ -42,7 +42,13 @@ export type Fault =
   /** This much of the answer's body comes, and nothing more. */
   | { readonly type: 'stall-answer'; readonly afterBytes: number }
   /** An answer that is not the store's; an S3 error of this code, unless there is a body. */
-  | { readonly type: 'answer'; readonly status: number; readonly code?: string; readonly body?: string }
+  | {
+      readonly type: 'answer';
+      readonly status: number;
+      readonly code?: string;
+      readonly body?: string;
+      readonly headers?: Readonly<Record<string, string>>;
+    }
   /** All is done, and this is told in place of the answer's body. */
   | { readonly type: 'replace-answer'; readonly body: string }
   /** Nothing is read and nothing answered; or all is done and nothing answered. */
@@ -150,7 +156,7 @@ export async function startFaultProxy(
     if (fault?.type === 'hang' && fault.where === 'before') return;
     if (fault?.type === 'answer') {
       await buffer(incoming);
-      outgoing.writeHead(fault.status, { 'content-type': 'application/xml' });
+      outgoing.writeHead(fault.status, { 'content-type': 'application/xml', ...fault.headers });
       outgoing.end(request.operation.startsWith('Head') ? undefined : (fault.body ?? errorXml(fault.code ?? '')));
       return;
     }

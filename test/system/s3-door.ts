@@ -10,6 +10,8 @@ export interface StoreTrouble {
   readonly status: number;
   /** An error code of S3's. */
   readonly code: string;
+  /** Where the bucket is said to lie. */
+  readonly region?: string;
 }
 
 /** An S3 server behind a door that counts what passes, can be shut, and can answer in its place. */
@@ -36,7 +38,9 @@ export async function openS3Door(): Promise<S3Door> {
     const url = new URL(incoming.url ?? '/', s3.endpoint);
     if (trouble !== undefined && (troubled ?? [method]).includes(method)) {
       incoming.resume();
-      answer.writeHead(trouble.status, { 'content-type': 'application/xml' });
+      const { region } = trouble;
+      const elsewhere = region === undefined ? {} : { 'x-amz-bucket-region': region };
+      answer.writeHead(trouble.status, { 'content-type': 'application/xml', ...elsewhere });
       answer.end(method === 'HEAD' ? undefined : `<Error><Code>${trouble.code}</Code></Error>`);
       return;
     }

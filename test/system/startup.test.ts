@@ -51,6 +51,16 @@ describe('a worker refuses to start, says once what to do, and ends with 1', () 
     expect(said.split('\n')).toHaveLength(1);
   });
 
+  test('when the bucket lies in another region', async () => {
+    door.answer({ status: 301, code: 'PermanentRedirect', region: 'eu-west-1' });
+    const { code, said } = await refused({});
+    door.answer(undefined);
+    expect(code).toBe(1);
+    expect(said).toContain('Set AWS_REGION');
+    expect(said).toContain('the bucket is in eu-west-1');
+    expect(said.split('\n')).toHaveLength(1);
+  });
+
   test('when Redis does not have the database of its address', async () => {
     const { code, said } = await refused({ REDIS_URL: `${stack.environment['REDIS_URL']}/99` });
     expect(code).toBe(1);

@@ -38,6 +38,7 @@ test('media that a store refuses in whatever way are kept, not buried, and saved
     { status: 503, code: 'SlowDown', failure: 'store-busy' },
     { status: 403, code: 'AccessDenied', failure: 'store-denied' },
     { status: 404, code: 'NoSuchBucket', failure: 'store-bucket-missing' },
+    { status: 301, code: 'PermanentRedirect', region: 'eu-west-1', failure: 'store-region-wrong' },
     { status: 400, code: 'XAmzContentSHA256Mismatch', failure: 'store-corrupted' },
     { status: 400, code: 'EntityTooOdd', failure: 'store-refused' },
   ];
