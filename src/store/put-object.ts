@@ -5,7 +5,7 @@ import { type FirstTry, replayFirstTry } from './first-try.ts';
 import { withPayloadHash } from './payload-hash.ts';
 import { createPutRoute } from './put-route.ts';
 import { etagOf } from './read-object.ts';
-import { createRequestPool, type RequestPool } from './request-pool.ts';
+import { createRequestPool, isUnaskedContinue, type RequestPool } from './request-pool.ts';
 import type { S3Timeouts } from './s3-client.ts';
 
 /**
@@ -41,15 +41,17 @@ export function putBySdk(client: S3Client, bucket: string): PutObject {
  * A request is signed by the SDK's own signer, with its credentials, its clock and the address that it has found out, and
  * sent over undici. Whatever is not a success is handed to the SDK as the outcome of its own first try: what it means,
  * whether and when there is another try, and what is to be learnt from it (the server's clock) is the SDK's to say, and
- * so are the further tries.
+ * so are the further tries. A store that says `100 Continue` unasked, which undici does not take, is left to the SDK.
  */
 export function createDirectPut({ client, bucket, timeouts, connections, needsMd5 }: DirectPutOptions): DirectPut {
   const findRoute = createPutRoute(client, bucket);
   let pool: RequestPool | undefined;
+  /** Set for good by the first `100 Continue` that nobody asked for. */
+  let saysContinue = false;
 
   async function put(object: WholeObject, createOnly: boolean, signal: AbortSignal): Promise<string | undefined> {
     signal.throwIfAborted();
-    const route = await findRoute(signal);
+    const route = saysContinue ? undefined : await findRoute(signal);
     // A way that is not ours to go, or that can't be found just now.
     if (route === undefined) return sendBySdk(client, commandOf(object, bucket, createOnly), signal);
     pool ??= createRequestPool(route.origin, timeouts, connections);
@@ -59,6 +61,7 @@ export function createDirectPut({ client, bucket, timeouts, connections, needsMd
       object.onReleased?.();
       return etagOf(tried.headers['etag']);
     }
+    if (tried.type === 'fault' && isUnaskedContinue(tried.error)) saysContinue = true;
     const command = commandOf(object, bucket, createOnly);
     return sendBySdk(client, replayFirstTry(command, tried satisfies FirstTry), signal);
   }

@@ -1,4 +1,4 @@
-import { buildConnector, type Dispatcher, Pool } from 'undici';
+import { buildConnector, type Dispatcher, errors, Pool } from 'undici';
 import type { FirstTry } from './first-try.ts';
 import type { S3Timeouts } from './s3-client.ts';
 
@@ -36,6 +36,16 @@ export function createRequestPool(origin: URL, timeouts: S3Timeouts, connections
     },
     close: () => pool.destroy(),
   };
+}
+
+/**
+ * True when a request was broken off because the store said `100 Continue` unasked. undici takes that for a broken answer,
+ * can't be told otherwise, and tells it from others by its message only.
+ *
+ * @see https://github.com/nodejs/undici/blob/v8.12.4/lib/dispatcher/client-h1.js#L649
+ */
+export function isUnaskedContinue({ cause }: Error): boolean {
+  return cause instanceof errors.SocketError && cause.message === 'bad response';
 }
 
 /** Sockets that are given up once no byte has passed for a while: undici's own limits rest while a body is being sent. */

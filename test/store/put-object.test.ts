@@ -1,4 +1,4 @@
-import { createServer, type IncomingHttpHeaders } from 'node:http';
+import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -218,12 +218,27 @@ describe('what is not a success', () => {
   });
 });
 
+test('a store that says 100 Continue unasked is sent one object in vain, and is the SDK’s from then on', async () => {
+  const bySdk: boolean[] = [];
+  const { endpoint } = await startStore((request, response) => {
+    bySdk.push(OF_SDK_RETRIES in request.headers);
+    response.writeContinue();
+    request.resume().on('end', () => response.writeHead(200, { etag: '"0"' }).end());
+  });
+  const client = clientWith({ endpoint, forcePathStyle: true });
+  const timeouts = DEFAULT_S3_TIMEOUTS;
+  const direct = createDirectPut({ client, bucket: BUCKET, timeouts, connections: 1, needsMd5: () => false });
+  onTestFinished(() => direct.close());
+  for (let write = 0; write < 3; write += 1) await direct.put(wholeObject(someBytes(100_000)), true, never);
+  expect(bySdk).toEqual([false, true, true, true]);
+});
+
 /** A store whose clock is ahead of ours, and that takes nothing that was signed at another time. */
 async function startStoreAhead(
   byMs: number,
 ): Promise<{ endpoint: string; answers: { status: number; bySdk: boolean }[] }> {
   const answers: { status: number; bySdk: boolean }[] = [];
-  const server = createServer((request, response) => {
+  const { endpoint } = await startStore((request, response) => {
     const now = Date.now() + byMs;
     const status = Math.abs(signedAt(request.headers) - now) < 60_000 ? 200 : 403;
     answers.push({ status, bySdk: OF_SDK_RETRIES in request.headers });
@@ -233,6 +248,11 @@ async function startStoreAhead(
       response.end(status === 200 ? undefined : '<Error><Code>RequestTimeTooSkewed</Code></Error>');
     });
   });
+  return { endpoint, answers };
+}
+
+async function startStore(answer: RequestListener): Promise<{ endpoint: string }> {
+  const server = createServer(answer);
   const listening = Promise.withResolvers<void>();
   server.listen(0, '127.0.0.1', listening.resolve);
   await listening.promise;
@@ -240,7 +260,7 @@ async function startStoreAhead(
     server.close();
     server.closeAllConnections();
   });
-  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, answers };
+  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
 function signedAt(headers: IncomingHttpHeaders): number {
