@@ -11,6 +11,8 @@ export interface Cost {
   readonly commands: ReadonlyMap<string, number>;
   /** Commands that their scripts call. */
   readonly scripted: number;
+  /** How often Redis reads what has come, about once for each write of the worker. */
+  readonly reads: number;
   /** Bytes that Redis reads from its connections, and writes to them. */
   readonly receivedBytes: number;
   readonly sentBytes: number;
@@ -23,6 +25,7 @@ export interface Cost {
 /** What has been counted up to some moment. */
 interface Counts {
   readonly archived: number;
+  readonly reads: number;
   readonly receivedBytes: number;
   readonly sentBytes: number;
   readonly appendedBytes: number;
@@ -44,6 +47,7 @@ export async function measureCost(surroundings: Surroundings, jobs: number): Pro
   return {
     // It is by itself, since Redis tells this bench of each command.
     ...(await commandsOf(rig, accepted + 3 * jobs)),
+    reads: per('reads'),
     receivedBytes: per('receivedBytes'),
     sentBytes: per('sentBytes'),
     appendedBytes: per('appendedBytes'),
@@ -59,6 +63,7 @@ async function countsOf(rig: Rig): Promise<Counts> {
   const log = await readFile(join(rig.directory, 'worker.log'));
   return {
     archived,
+    reads: fact('total_reads_processed'),
     receivedBytes: fact('total_net_input_bytes'),
     sentBytes: fact('total_net_output_bytes'),
     appendedBytes: fact('aof_current_size'),

@@ -90,6 +90,7 @@ function printCost({ commands, scripted, ...others }: Cost): void {
   );
   for (const [name, count] of sent.filter(([, count]) => count >= 0.005)) say(`of these \`${name}\``, count, 2);
   say('commands that their scripts call', scripted, 1);
+  say('reads by Redis, about one for each write of the worker', others.reads, 2);
   say('bytes to Redis', others.receivedBytes, 0);
   say('bytes from Redis', others.sentBytes, 0);
   say('bytes of the append-only file', others.appendedBytes, 0);
