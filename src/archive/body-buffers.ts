@@ -1,6 +1,7 @@
 /** Smaller ones are had from the heap at no cost. */
-const SMALLEST_BYTES = 128 * 1024;
-const STEP_BYTES = 128 * 1024;
+const SMALLEST_BYTES = 16 * 1024;
+/** From each size to its double: so what is taken is never a quarter more than is wanted. */
+const STEPS = 4;
 
 /**
  * Memory for bodies, used again and again: a copy into fresh pages costs several times as much as one into pages that
@@ -11,7 +12,7 @@ const STEP_BYTES = 128 * 1024;
 export class BodyBuffers {
   readonly #maxIdleBytes: number;
   #idleBytes = 0;
-  /** By the size of what lies behind them. */
+  /** By the size of what lies behind them; the size that was given back last is the last one. */
   readonly #idle = new Map<number, Buffer[]>();
 
   /** @param maxIdleBytes kept while nobody uses them, at most. */
@@ -21,7 +22,9 @@ export class BodyBuffers {
 
   /** How much memory a body of this size takes. */
   footprint(sizeBytes: number): number {
-    return sizeBytes < SMALLEST_BYTES ? sizeBytes : Math.ceil(sizeBytes / STEP_BYTES) * STEP_BYTES;
+    if (sizeBytes < SMALLEST_BYTES) return sizeBytes;
+    const step = 2 ** Math.floor(Math.log2(sizeBytes)) / STEPS;
+    return Math.ceil(sizeBytes / step) * step;
   }
 
   /** Returns exactly as many bytes, with anything in them. */
@@ -36,10 +39,21 @@ export class BodyBuffers {
   /** Takes back what `take` gave. Nobody may hold it any more. */
   give({ buffer }: Buffer): void {
     const footprint = buffer.byteLength;
-    if (footprint < SMALLEST_BYTES || this.#idleBytes + footprint > this.#maxIdleBytes) return;
+    if (footprint < SMALLEST_BYTES || footprint > this.#maxIdleBytes) return;
     const idle = this.#idle.get(footprint) ?? [];
+    this.#idle.delete(footprint);
     this.#idle.set(footprint, idle);
     idle.push(Buffer.from(buffer));
     this.#idleBytes += footprint;
+    while (this.#idleBytes > this.#maxIdleBytes) this.#letGo();
+  }
+
+  /** Of a size that nobody has had for the longest time: what is archived now is kept for. */
+  #letGo(): void {
+    for (const [footprint, idle] of this.#idle) {
+      if (idle.pop() === undefined) continue;
+      this.#idleBytes -= footprint;
+      return;
+    }
   }
 }

@@ -215,5 +215,7 @@ type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] }
 };
 
 function definedOf<T extends object>(value: T): Defined<T> {
-  return Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined)) as Defined<T>;
+  const defined: Record<string, unknown> = {};
+  for (const name in value) if (value[name] !== undefined) defined[name] = value[name];
+  return defined as Defined<T>;
 }

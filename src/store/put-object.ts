@@ -107,6 +107,17 @@ function headersOf(
   };
   if (createOnly) headers['if-none-match'] = '*';
   if (withMd5) headers['content-md5'] = createHash('md5').update(body).digest('base64');
-  for (const name in metadata) headers[`x-amz-meta-${name.toLowerCase()}`] = metadata[name] ?? '';
+  for (const name in metadata) headers[headerOf(name)] = metadata[name] ?? '';
   return headers;
+}
+
+/** The names are ours and few; joined and folded anew for each object they cost more than its digest. */
+const headerNames = new Map<string, string>();
+
+function headerOf(name: string): string {
+  const known = headerNames.get(name);
+  if (known !== undefined) return known;
+  const header = `x-amz-meta-${name.toLowerCase()}`;
+  headerNames.set(name, header);
+  return header;
 }
