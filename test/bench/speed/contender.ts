@@ -30,6 +30,8 @@ export type ContenderName = 'floor' | 'sdk-loop' | 'sdk-script' | 'ours' | 'rclo
 export const CONTENDERS: readonly ContenderName[] = ['floor', 'ours', 'rclone', 'sdk-loop', 'sdk-script'];
 
 export interface Surroundings extends Places {
+  /** ARCHIVE_PART_SIZE of the worker, in bytes. */
+  readonly partSize: number;
   readonly folder: string;
   readonly rclone?: string;
   /** A folder for CPU profiles of the worker. */
@@ -64,6 +66,7 @@ async function openOurs(places: Surroundings): Promise<Contender> {
   const environment = {
     REDIS_URL: places.redis,
     ARCHIVE_BUCKET: places.bucket,
+    ARCHIVE_PART_SIZE: String(places.partSize),
     S3_FORCE_PATH_STYLE: 'true',
     AWS_ENDPOINT_URL_S3: places.store,
     AWS_REGION: 'us-east-1',

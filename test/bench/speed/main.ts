@@ -2,13 +2,13 @@
  * Measures how fast media get from WeChat to the store, beside what else one would use, all in one run.
  *
  *   npm run bench -- [--size 64KiB,1MiB,mix] [--concurrency 64] [--rounds N] [--scale N] [--warm-up N]
- *                    [--store sink|ceph] [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
+ *                    [--part-size 8MiB] [--store sink|ceph] [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
  *
  * Sizes: 64KiB, 1MiB, 10MiB, 100MiB and mix (images of 50 to 500 KiB, short voice). Origin, store, Redis and each contender
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
  * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it is
  * timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what it
- * costs. `--profile` leaves a CPU profile of the worker in the folder, for the developer tools of a browser, and prints whose
+ * costs. `--part-size` is the worker's ARCHIVE_PART_SIZE. `--profile` leaves a CPU profile of the worker in the folder, for the developer tools of a browser, and prints whose
  * code it was in. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
@@ -41,6 +41,7 @@ const { values, read } = benchOptions('bench', {
   rounds: { type: 'string', default: '5' },
   scale: { type: 'string', default: '1' },
   'warm-up': { type: 'string', default: '6000' },
+  'part-size': { type: 'string', default: '8MiB' },
   store: { type: 'string', default: 'sink' },
   only: { type: 'string', default: CONTENDERS.join(',') },
   out: { type: 'string', default: 'bench-results' },
@@ -55,6 +56,7 @@ const concurrencies = read('concurrency', listOf(variable(VARIABLES.WORKER_CONCU
 const rounds = read('rounds', positiveWholeNumber);
 const scale = read('scale', positiveNumber);
 const warmUp = read('warm-up', positiveWholeNumber);
+const partSize = read('part-size', variable(VARIABLES.ARCHIVE_PART_SIZE));
 const storeName = read('store', oneOf(['sink', 'ceph']));
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
@@ -107,6 +109,7 @@ async function measure(
     origin: origin.url,
     redis: redis.url,
     concurrency,
+    partSize,
     folder,
     ...(rclone === undefined ? {} : { rclone }),
     ...(values.profile ? { profiles: profilesOf(workload.name, concurrency) } : {}),
