@@ -111,6 +111,7 @@ export async function runArchiveWorker(config: ConfigWithStore, log: Logger, sto
     timeouts: storeConfig.timeouts ?? DEFAULT_S3_TIMEOUTS,
     connections: worker.concurrency,
     needsMd5: () => payloadCheck !== undefined && payloadCheck !== 'sha256',
+    onUnaskedContinue: () => log.warn('the store says 100 Continue unasked: writing an object costs more CPU time so'),
   });
   const s3Store = createS3Store({ client: s3, bucket, partSizeBytes, put: direct.put });
   const store = readBackStore(s3Store, () => payloadCheck === undefined || payloadCheck === 'nothing');

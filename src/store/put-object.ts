@@ -23,6 +23,8 @@ export interface DirectPutOptions {
   readonly connections: number;
   /** True where the store must be given `Content-MD5`, since it checks nothing else. */
   readonly needsMd5: () => boolean;
+  /** Told once, if the store says `100 Continue` unasked: from then on objects are the SDK's to write. */
+  readonly onUnaskedContinue?: () => void;
 }
 
 export interface DirectPut {
@@ -43,7 +45,8 @@ export function putBySdk(client: S3Client, bucket: string): PutObject {
  * whether and when there is another try, and what is to be learnt from it (the server's clock) is the SDK's to say, and
  * so are the further tries. A store that says `100 Continue` unasked, which undici does not take, is left to the SDK.
  */
-export function createDirectPut({ client, bucket, timeouts, connections, needsMd5 }: DirectPutOptions): DirectPut {
+export function createDirectPut(options: DirectPutOptions): DirectPut {
+  const { client, bucket, timeouts, connections, needsMd5, onUnaskedContinue } = options;
   const findRoute = createPutRoute(client, bucket);
   let pool: RequestPool | undefined;
   /** Set for good by the first `100 Continue` that nobody asked for. */
@@ -58,10 +61,13 @@ export function createDirectPut({ client, bucket, timeouts, connections, needsMd
     const { path, headers } = await route.sign(object.key, headersOf(object, createOnly, needsMd5()));
     const tried = await pool.send({ method: 'PUT', path, headers, body: object.body }, signal);
     if (tried.type === 'answer' && tried.status >= 200 && tried.status < 300) {
-      object.onReleased?.();
+      if (!pool.isSending()) object.onReleased?.();
       return etagOf(tried.headers['etag']);
     }
-    if (tried.type === 'fault' && isUnaskedContinue(tried.error)) saysContinue = true;
+    if (!saysContinue && tried.type === 'fault' && isUnaskedContinue(tried.error)) {
+      saysContinue = true;
+      onUnaskedContinue?.();
+    }
     const command = commandOf(object, bucket, createOnly);
     return sendBySdk(client, replayFirstTry(command, tried satisfies FirstTry), signal);
   }
@@ -111,7 +117,7 @@ function headersOf(
   return headers;
 }
 
-/** The names are ours and few; joined and folded anew for each object they cost more than its digest. */
+/** By the name in the metadata: those are ours and few, and a string that is made anew has to be looked up among all names. */
 const headerNames = new Map<string, string>();
 
 function headerOf(name: string): string {

@@ -82,7 +82,7 @@ function routeOf(sample: SampleRequest, client: S3Client): PutRoute | undefined 
     credentials: config.credentials,
     region,
     service: 's3',
-    sha256: NodeSha256,
+    sha256: sha256For(),
     uriEscapePath: false,
     applyChecksum: false,
   });
@@ -118,53 +118,55 @@ function encodedKey(key: string): string {
 
 type HashInput = string | ArrayBuffer | ArrayBufferView;
 
-/** SHA-256 for the signer, as Node has it, without detours: it is needed four times a request. */
-class NodeSha256 {
-  readonly #key: string | KeyObject | undefined;
-  readonly #pieces: Uint8Array[] = [];
+/**
+ * SHA-256 for one signer, as Node has it, without detours: it is needed three times a request.
+ *
+ * The signer hashes the credentials for each request, to look its key of the day up by that; the last hash is kept. The key
+ * it shows as the same bytes each time, and to make a key of them costs more than its use.
+ */
+function sha256For(): new (
+  secret?: HashInput,
+) => { update(data: Uint8Array): void; digest(): Promise<Uint8Array>; reset(): void } {
+  let last: { readonly secret: string; readonly data: Uint8Array; readonly digest: Uint8Array } | undefined;
+  const keys = new WeakMap<object, KeyObject>();
 
-  constructor(secret?: HashInput) {
-    this.#key = secret === undefined ? undefined : keyOf(secret);
+  function ofSecret(secret: string, data: Uint8Array): Uint8Array {
+    if (last === undefined || last.secret !== secret || Buffer.compare(last.data, data) !== 0)
+      last = { secret, data, digest: createHmac('sha256', secret).update(data).digest() };
+    return last.digest;
   }
 
-  update(data: Uint8Array): void {
-    this.#pieces.push(data);
+  function keyOf(secret: Exclude<HashInput, string>): KeyObject {
+    const known = keys.get(secret);
+    if (known !== undefined) return known;
+    const key = createSecretKey(secret instanceof ArrayBuffer ? new Uint8Array(secret) : (secret as Uint8Array));
+    keys.set(secret, key);
+    return key;
   }
 
-  async digest(): Promise<Uint8Array> {
-    const [first = new Uint8Array(), ...more] = this.#pieces;
-    const data = more.length === 0 ? first : Buffer.concat(this.#pieces);
-    if (this.#key === undefined) return hash('sha256', data, 'buffer');
-    if (typeof this.#key === 'string') return hashedSecret(this.#key, data);
-    return hmac(this.#key, data);
-  }
+  return class NodeSha256 {
+    readonly #secret: HashInput | undefined;
+    readonly #pieces: Uint8Array[] = [];
 
-  reset(): void {
-    this.#pieces.length = 0;
-  }
-}
+    constructor(secret?: HashInput) {
+      this.#secret = secret;
+    }
 
-function hmac(key: string | KeyObject, data: Uint8Array): Uint8Array {
-  return createHmac('sha256', key).update(data).digest();
-}
+    update(data: Uint8Array): void {
+      this.#pieces.push(data);
+    }
 
-let lastHashed: { readonly secret: string; readonly data: Uint8Array; readonly digest: Uint8Array } | undefined;
+    async digest(): Promise<Uint8Array> {
+      const [first = new Uint8Array(), ...more] = this.#pieces;
+      const data = more.length === 0 ? first : Buffer.concat(this.#pieces);
+      const secret = this.#secret;
+      if (secret === undefined) return hash('sha256', data, 'buffer');
+      if (typeof secret === 'string') return ofSecret(secret, data);
+      return createHmac('sha256', keyOf(secret)).update(data).digest();
+    }
 
-/** The signer looks its key of a day up by a hash of the credentials, which it makes for each request: the last is kept. */
-function hashedSecret(secret: string, data: Uint8Array): Uint8Array {
-  if (lastHashed === undefined || lastHashed.secret !== secret || Buffer.compare(lastHashed.data, data) !== 0)
-    lastHashed = { secret, data, digest: hmac(secret, data) };
-  return lastHashed.digest;
-}
-
-/** The signer keeps its key of a day and shows the same bytes each time; making a key of them costs more than its use. */
-const keys = new WeakMap<object, KeyObject>();
-
-function keyOf(secret: HashInput): string | KeyObject {
-  if (typeof secret === 'string') return secret;
-  const known = keys.get(secret);
-  if (known !== undefined) return known;
-  const key = createSecretKey(secret instanceof ArrayBuffer ? new Uint8Array(secret) : (secret as Uint8Array));
-  keys.set(secret, key);
-  return key;
+    reset(): void {
+      this.#pieces.length = 0;
+    }
+  };
 }

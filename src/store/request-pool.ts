@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { buildConnector, type Dispatcher, errors, Pool } from 'undici';
 import type { FirstTry } from './first-try.ts';
 import type { S3Timeouts } from './s3-client.ts';
@@ -13,6 +14,8 @@ export interface PoolRequest {
 export interface RequestPool {
   /** Sends a request once. @throws the signal's reason when it aborts. */
   send(request: PoolRequest, signal: AbortSignal): Promise<FirstTry>;
+  /** True while the kernel has not taken all that was to be sent, of any request: an answer may come before that. */
+  isSending(): boolean;
   close(): Promise<void>;
 }
 
@@ -20,10 +23,11 @@ export interface RequestPool {
 const MAX_ANSWER_BYTES = 64 * 1024;
 
 export function createRequestPool(origin: URL, timeouts: S3Timeouts, connections: number): RequestPool {
+  const sockets = new Set<Socket>();
   const pool = new Pool(origin, {
     connections,
     allowH2: false,
-    connect: createConnector(timeouts),
+    connect: createConnector(timeouts, sockets),
     headersTimeout: timeouts.responseMs,
     bodyTimeout: timeouts.idleMs,
   });
@@ -33,6 +37,10 @@ export function createRequestPool(origin: URL, timeouts: S3Timeouts, connections
       return new Promise((resolve, reject) => {
         pool.dispatch(request as Dispatcher.DispatchOptions, answerHandler(signal, resolve, reject));
       });
+    },
+    isSending: () => {
+      for (const socket of sockets) if (socket.writableLength > 0) return true;
+      return false;
     },
     close: () => pool.destroy(),
   };
@@ -49,7 +57,7 @@ export function isUnaskedContinue({ cause }: Error): boolean {
 }
 
 /** Sockets that are given up once no byte has passed for a while: undici's own limits rest while a body is being sent. */
-function createConnector({ connectMs, idleMs }: S3Timeouts): buildConnector.connector {
+function createConnector({ connectMs, idleMs }: S3Timeouts, sockets: Set<Socket>): buildConnector.connector {
   const connect = buildConnector({ timeout: connectMs, allowH2: false });
   return (options, callback) => {
     connect(options, (...[error, socket]) => {
@@ -60,6 +68,8 @@ function createConnector({ connectMs, idleMs }: S3Timeouts): buildConnector.conn
       socket.setTimeout(idleMs, () =>
         socket.destroy(Object.assign(new Error('no byte passed'), { code: 'ETIMEDOUT' })),
       );
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
       callback(null, socket);
     });
   };

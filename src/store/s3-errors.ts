@@ -29,8 +29,17 @@ const BY_ERROR_CODE = {
   PreconditionFailed: 'object-conflict',
 } as const satisfies Record<string, FailureCode>;
 
-/** Said of a bucket in another region, which is named then, and for other reasons: a key id that is none, for one. */
-const ELSEWHERE = /^(IllegalLocationConstraintException|AuthorizationHeaderMalformed)$/;
+/**
+ * What is said of a bucket in another region, and where the right one is told then. Both have other causes too: without a
+ * region they are told as they come, and stores name it in a header of answers to whatever (a key id that is none).
+ *
+ * @see https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+ */
+const ELSEWHERE: Readonly<Record<string, 'body' | 'anywhere'>> = {
+  PermanentRedirect: 'anywhere',
+  IllegalLocationConstraintException: 'anywhere',
+  AuthorizationHeaderMalformed: 'body',
+};
 /** What a store names goes to the log, so it must look like a region. */
 const REGION = /^[\w.-]{1,64}$/;
 
@@ -47,11 +56,10 @@ export function classifyStoreError(error: unknown): Failure {
     const code = Object.hasOwn(BY_ERROR_CODE, name) ? BY_ERROR_CODE[name as keyof typeof BY_ERROR_CODE] : undefined;
     if (code !== undefined) return failure(code, { detail: name, httpStatus });
   }
-  const detail = names[0];
-  const region = regionOf(error);
-  // A redirect has no name in an answer to a HEAD. AWS gives a temporary one for a bucket that is new.
-  const isRedirect = httpStatus === 301 || httpStatus === 307;
-  if (region !== undefined && (isRedirect || names.some((name) => ELSEWHERE.test(name)))) {
+  // An answer to a HEAD has no name.
+  const detail = httpStatus === 301 ? 'PermanentRedirect' : names[0];
+  const region = regionOf(error, detail);
+  if (region !== undefined) {
     return failure('store-region-wrong', { detail: `${detail}: the bucket is in ${region}`, httpStatus });
   }
   if (names.some((name) => NO_ANSWER.test(name))) return failure('store-unreachable', { detail });
@@ -63,14 +71,12 @@ export function httpStatusOf(error: unknown): number | undefined {
   return error instanceof Error ? (error as Partial<S3ServiceException>).$metadata?.httpStatusCode : undefined;
 }
 
-/**
- * The region of the bucket, where the answer behind an error tells it: by a header or in the body. AWS itself has only the
- * one in some answers and only the other in others, Garage has it in the body.
- *
- * @see https://github.com/aws/aws-sdk-java-v2/pull/4425
- */
-function regionOf(error: Partial<S3ServiceException> & { readonly Region?: unknown }): string | undefined {
-  const region: unknown = error.$response?.headers['x-amz-bucket-region'] ?? error.Region;
+/** The region of a bucket that lies elsewhere, where the answer behind an error tells it. */
+function regionOf(error: Partial<S3ServiceException> & { readonly Region?: unknown }, name = ''): string | undefined {
+  const where = Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name] : undefined;
+  if (where === undefined) return undefined;
+  const header = where === 'anywhere' ? error.$response?.headers['x-amz-bucket-region'] : undefined;
+  const region: unknown = header ?? error.Region;
   return typeof region === 'string' && REGION.test(region) ? region : undefined;
 }
 

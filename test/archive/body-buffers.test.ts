@@ -12,6 +12,8 @@ test.each([0, 1, 16 * KIB, 64 * KIB, 128 * KIB + 1, 200_000, MIB, 5 * MIB + 1, 8
     expect(bytes.byteLength).toBe(size);
     expect(bytes.buffer.byteLength).toBe(buffers.footprint(size));
     expect(buffers.footprint(size) - size).toBeLessThanOrEqual(size / 4);
+    // What is given back is found again.
+    expect(buffers.footprint(bytes.buffer.byteLength)).toBe(bytes.buffer.byteLength);
   },
 );
 

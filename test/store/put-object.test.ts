@@ -1,5 +1,5 @@
 import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { createDirectPut, type PutObject, putBySdk } from '../../src/store/put-object.ts';
@@ -176,6 +176,34 @@ describe('what is not a success', () => {
     expect(released).toBe(1);
   });
 
+  test('leaves the body in the hands of a socket that was answered before it was sent', async () => {
+    // More than the kernel holds for a reader that does not read.
+    const body = Buffer.alloc(64 * 2 ** 20);
+    const server = createTcpServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.once('data', () => {
+        socket.pause();
+        socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: "0"\r\n\r\n');
+      });
+      onTestFinished(() => void socket.destroy());
+    });
+    const listening = Promise.withResolvers<void>();
+    server.listen(0, '127.0.0.1', listening.resolve);
+    await listening.promise;
+    onTestFinished(() => void server.close());
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const client = clientWith({ endpoint, forcePathStyle: true });
+    const timeouts = DEFAULT_S3_TIMEOUTS;
+    const direct = createDirectPut({ client, bucket: BUCKET, timeouts, connections: 1, needsMd5: () => false });
+    onTestFinished(() => direct.close());
+    let released = 0;
+    const onReleased = (): void => {
+      released += 1;
+    };
+    expect(await direct.put(wholeObject(body, { onReleased }), true, never)).toBe('0');
+    expect(released).toBe(0);
+  });
+
   test('sets the clock by which this and all further requests are signed', async () => {
     const store = await startStoreAhead(3_600_000);
     const client = clientWith({ endpoint: store.endpoint, forcePathStyle: true });
@@ -227,10 +255,16 @@ test('a store that says 100 Continue unasked is sent one object in vain, and is 
   });
   const client = clientWith({ endpoint, forcePathStyle: true });
   const timeouts = DEFAULT_S3_TIMEOUTS;
-  const direct = createDirectPut({ client, bucket: BUCKET, timeouts, connections: 1, needsMd5: () => false });
+  let told = 0;
+  const onUnaskedContinue = (): void => {
+    told += 1;
+  };
+  const facts = { client, bucket: BUCKET, timeouts, connections: 1, needsMd5: () => false };
+  const direct = createDirectPut({ ...facts, onUnaskedContinue });
   onTestFinished(() => direct.close());
   for (let write = 0; write < 3; write += 1) await direct.put(wholeObject(someBytes(100_000)), true, never);
   expect(bySdk).toEqual([false, true, true, true]);
+  expect(told).toBe(1);
 });
 
 /** A store whose clock is ahead of ours, and that takes nothing that was signed at another time. */

@@ -93,23 +93,26 @@ describe('a bucket in another region', () => {
 
   test.each<[string, number, string | undefined, string?]>([
     ['PermanentRedirect', 301, 'eu-west-1'],
-    ['TemporaryRedirect', 307, 'eu-west-1'],
     ['IllegalLocationConstraintException', 400, 'eu-west-1'],
-    ['AuthorizationHeaderMalformed', 400, 'eu-west-1', 'eu-west-1'],
+    ['PermanentRedirect', 301, undefined, 'eu-west-1'],
     ['AuthorizationHeaderMalformed', 400, undefined, 'eu-west-1'],
     // A HEAD, whose answer has no body.
     ['UnknownError', 301, 'eu-west-1'],
   ])('is told by %s (%i), with the region', (name, status, header, inBody) => {
     expect(classifyStoreError(elsewhere(name, status, header, inBody))).toEqual({
       code: 'store-region-wrong',
-      detail: `${name}: the bucket is in eu-west-1`,
+      detail: `${name === 'UnknownError' ? 'PermanentRedirect' : name}: the bucket is in eu-west-1`,
       httpStatus: status,
     });
   });
 
   test.each<[string, number, string | undefined, FailureCode]>([
     ['AuthorizationHeaderMalformed', 400, undefined, 'store-refused'],
-    ['AuthorizationHeaderMalformed', 400, '<Signature=00ff>', 'store-refused'],
+    // In a header it may be the one that was asked for, and the key id be what is malformed.
+    ['AuthorizationHeaderMalformed', 400, 'eu-west-1', 'store-refused'],
+    ['PermanentRedirect', 301, '<Signature=00ff>', 'store-refused'],
+    // Of a bucket that is new.
+    ['TemporaryRedirect', 307, 'eu-west-1', 'store-refused'],
     ['PermanentRedirect', 301, undefined, 'store-refused'],
     // Stores name the region in other answers too.
     ['AccessDenied', 403, 'eu-west-1', 'store-denied'],

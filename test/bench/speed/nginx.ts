@@ -36,13 +36,15 @@ export async function startOrigin(executable: string, folder: string): Promise<N
 }
 
 /**
- * Stands in for a store that costs next to nothing: it reads what it is sent, forgets it and says yes. It refuses the hash
- * by which a worker finds out whether a store looks at hashes, since a store that is worth its name does.
+ * Stands in for a store that costs next to nothing: it reads what it is sent, forgets it and says yes, in this order. By
+ * itself nginx answers before it has read a body; what it hands on to another server it reads first, and the other is itself,
+ * which is told of no body. It refuses the hash by which a worker finds out whether a store looks at hashes, since a store that is worth its name does.
  */
 export function startSink(executable: string, folder: string): Promise<Nginx> {
   const xml = (type: string, content: string): string => `'<${type}>${content}</${type}>'`;
   const begun = xml('InitiateMultipartUploadResult', '<Bucket>bench</Bucket><Key>k</Key><UploadId>u</UploadId>');
   const completed = xml('CompleteMultipartUploadResult', '<ETag>&quot;0&quot;</ETag>');
+  const answers = join(folder, 'sink', 'answers.sock');
   return startNginx(executable, join(folder, 'sink'), {
     maps: `
       map "$request_method $args" $answer {
@@ -52,6 +54,15 @@ export function startSink(executable: string, folder: string): Promise<Nginx> {
         '~^GET (.*&)?uploads' ${xml('ListMultipartUploadsResult', '<IsTruncated>false</IsTruncated>')};
         '~^GET' ${xml('ListBucketResult', '<IsTruncated>false</IsTruncated>')};
       }
+      upstream answers { server unix:${answers}; keepalive 64; }
+      server {
+        listen unix:${answers};
+        location / {
+          add_header ETag '"0123456789abcdef0123456789abcdef"' always;
+          default_type application/xml;
+          return 201 $answer;
+        }
+      }
       map "$request_method $http_x_amz_content_sha256 $arg_uploadId" $refused {
         default 0;
         'PUT e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 ' 1;
@@ -59,11 +70,14 @@ export function startSink(executable: string, folder: string): Promise<Nginx> {
     // 201 and not 200: to that nginx would apply If-None-Match itself.
     server: `
       location / {
-        add_header ETag '"0123456789abcdef0123456789abcdef"' always;
         default_type application/xml;
         if ($refused) { return 400 ${xml('Error', '<Code>XAmzContentSHA256Mismatch</Code>')}; }
         if ($request_method = HEAD) { return 404; }
-        return 201 $answer;
+        proxy_pass http://answers;
+        proxy_http_version 1.1;
+        proxy_set_header Connection '';
+        proxy_set_header Content-Length '';
+        proxy_pass_request_body off;
       }`,
   });
 }
@@ -84,7 +98,7 @@ async function startNginx(executable: string, folder: string, { maps, server }: 
     events { worker_connections 2048; }
     http {
       access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 300;
-      client_max_body_size 0; client_body_buffer_size 64k; map_hash_bucket_size 256;
+      client_max_body_size 0; client_body_buffer_size 16m; map_hash_bucket_size 256;
       client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy; fastcgi_temp_path ${folder}/fastcgi;
       uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
       open_file_cache max=100; ${maps}

@@ -41,7 +41,7 @@ export const WORKLOADS: readonly Workload[] = [
   SMALL,
   { name: '1MiB', samples: [sample('jpeg', MIB)], count: 500 },
   { name: '10MiB', samples: [sample('jpeg', 10 * MIB)], count: 128 },
-  { name: '100MiB', samples: [sample('jpeg', 100 * MIB)], count: 64 },
+  { name: '100MiB', samples: [sample('jpeg', 100 * MIB)], count: 24 },
   { name: 'mix', samples: MIX, count: 1_500 },
 ];
 
