@@ -8,13 +8,27 @@ const OURS = 3;
 const WRITE = 4;
 const PACKAGE = 5;
 const HASH = 6;
+const NESTED = 7;
+const TIME = 8;
+const WORKER = 9;
+const GARBAGE = 10;
+const PROGRAM = 11;
 const NODES = [
-  { id: ROOT, callFrame: frame('(root)'), children: [IDLE, OURS] },
+  { id: ROOT, callFrame: frame('(root)'), children: [IDLE, OURS, GARBAGE, PROGRAM] },
   { id: IDLE, callFrame: frame('(idle)') },
-  { id: OURS, callFrame: frame('store', 'file:///app/src/archive/archive-media.ts'), children: [WRITE, PACKAGE] },
+  {
+    id: OURS,
+    callFrame: frame('store', 'file:///app/src/archive/archive-media.ts'),
+    children: [WRITE, PACKAGE, NESTED, TIME, WORKER],
+  },
   { id: WRITE, callFrame: frame('writev') },
   { id: PACKAGE, callFrame: frame('sign', 'file:///app/node_modules/@smithy/signature-v4/index.js'), children: [HASH] },
   { id: HASH, callFrame: frame('update', 'node:internal/crypto/hash') },
+  { id: NESTED, callFrame: frame('token', 'file:///app/src/weixin/credentials/stable-token.ts') },
+  { id: TIME, callFrame: frame('iso', 'file:///app/src/time.ts') },
+  { id: WORKER, callFrame: frame('main', 'file:///app/workers/archive.ts') },
+  { id: GARBAGE, callFrame: frame('(garbage collector)') },
+  { id: PROGRAM, callFrame: frame('(program)') },
 ];
 
 describe('sharesOf', () => {
@@ -33,6 +47,26 @@ describe('sharesOf', () => {
       'node:crypto': 0.2,
       'Node.js by itself': 0.2,
     });
+  });
+
+  const cases = [
+    ['in a folder below a folder of src', NESTED, 'src/weixin'],
+    ['in a file of src itself', TIME, 'src'],
+    ['in a file of workers', WORKER, 'workers'],
+    ['in the garbage collector', GARBAGE, 'V8: garbage collection'],
+    ['in (program)', PROGRAM, 'V8: no function of JavaScript'],
+  ] as const;
+  it.each(cases)('a sample %s has an owner of its own, whoever called', (_where, sample, owner) => {
+    expect(sharesOf(profileOf(sample), 0)).toEqual([{ owner, share: 1 }]);
+  });
+
+  it('tells owners together that have less than one in two hundred', () => {
+    const samples = [...Array<number>(991).fill(OURS), ...Array<number>(5).fill(TIME), HASH, HASH, PACKAGE, PACKAGE];
+    expect(sharesOf(profileOf(...samples), 0)).toEqual([
+      { owner: 'src/archive', share: 0.991 },
+      { owner: 'src', share: 0.005 },
+      { owner: '2 others', share: 0.004 },
+    ]);
   });
 
   it('leaves out what was before', () => {

@@ -33,9 +33,9 @@ const BY_V8 = new Map([
 /**
  * Whose a profile's samples are, the largest share first.
  *
- * A sample counts for the package of npm whose code it is in, for the folder of `src`, or for hashing; what else Node.js does
- * counts for the one that called it last, or for Node.js where nobody did (its event loop, sockets that are read). Samples are counted, not the time between them: a process that
- * is stopped for a while has a long one.
+ * A sample counts for the package of npm whose code it is in, for the first folder below `src`, or for hashing; what else
+ * Node.js does counts for the one that called it last, or for Node.js where nobody did (its event loop, sockets that are
+ * read). Samples are counted, not the time between them: a process that is stopped for a while has a long one.
  *
  * @param since which moment, in microseconds by the clock of `process.hrtime`.
  */
@@ -73,5 +73,5 @@ function ownerOfUrl(url: string): string | undefined {
   if (url.startsWith('node:internal/crypto/')) return 'node:crypto';
   const packageName = /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(url)?.[1];
   if (packageName !== undefined) return packageName;
-  return /\/((?:src|workers)(?:\/[^/]+)?)\/[^/]+$/.exec(url)?.[1];
+  return /.*\/(src(?:\/[^/]+)?|workers)\//.exec(url)?.[1];
 }
