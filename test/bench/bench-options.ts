@@ -19,6 +19,8 @@ export interface BenchOptions<Table extends OptionTable> {
    * @param parse throws an InvalidArgumentError that says what is expected.
    */
   read<T>(name: keyof Table & string, parse: (text: string) => T): T;
+  /** Ends the process as a text does that can't be parsed: for options that do not go together. */
+  refuse(what: string): never;
 }
 
 const LINE_LENGTH = 100;
@@ -65,6 +67,7 @@ export function benchOptions<const Table extends OptionTable>(script: string, ta
         return wrong(`option '--${name}' argument '${text}' is invalid. ${error.message}`);
       }
     },
+    refuse: wrong,
   };
 }
 

@@ -16,6 +16,8 @@ export interface CephGateway extends AsyncDisposable {
   readonly endpoint: string;
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
+  /** The processes of its daemons. */
+  readonly pids: readonly number[];
   stop(): Promise<void>;
 }
 
@@ -64,7 +66,8 @@ async function startCephGateway(): Promise<CephGateway> {
     const options = { env: { ...pathOnly(), CEPH_CONF: at('ceph.conf') }, timeout: STEP_TIMEOUT_MS };
     return (await run(command, [...args], options)).stdout;
   };
-  const daemon = async (name: string, command: string, args: readonly string[]): Promise<ChildProcess> => {
+  const pids: number[] = [];
+  const daemon = async (name: string, command: string, args: readonly string[]): Promise<void> => {
     const log = await open(at(`log/${name}.out`), 'a');
     const child = spawn(command, [...args, '-f'], {
       env: { ...pathOnly(), CEPH_CONF: at('ceph.conf') },
@@ -72,7 +75,7 @@ async function startCephGateway(): Promise<CephGateway> {
     });
     await log.close();
     parts.defer(() => ended(child));
-    return child;
+    pids.push(child.pid ?? 0);
   };
 
   const monitorKey = ['--create-keyring', at('keyring'), '--gen-key', '-n', 'mon.', '--cap', 'mon', 'allow *'];
@@ -109,7 +112,7 @@ async function startCephGateway(): Promise<CephGateway> {
 
   const moved = parts.move();
   const stop = (): Promise<void> => moved.disposeAsync();
-  return { endpoint, ...keys, stop, [Symbol.asyncDispose]: stop };
+  return { endpoint, ...keys, pids, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** For daemons and commands: the search path with the folders that a plain user's lacks, and nothing else. */

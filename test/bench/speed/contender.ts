@@ -9,8 +9,10 @@ import { startWorkerProcess } from '../../../src/demo/worker-process.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { openQueue } from '../../../src/operate/open-queue.ts';
 import { laneOf } from '../../../src/queue/lane.ts';
+import { PARTS_HELD } from '../../../src/store/archive-store.ts';
 import { startHelper } from '../helper-process.ts';
 import { cpuTimeMs, endedChildrenMs } from './cpu-time.ts';
+import { median } from './results.ts';
 import type { Places, RunAnswer, RunRequest } from './subjects/subject.ts';
 
 /** One way of getting media from the origin to the store, in a process of its own that is warm. */
@@ -30,8 +32,8 @@ export type ContenderName = 'floor' | 'sdk-loop' | 'sdk-script' | 'ours' | 'rclo
 export const CONTENDERS: readonly ContenderName[] = ['floor', 'ours', 'rclone', 'sdk-loop', 'sdk-script'];
 
 export interface Surroundings extends Places {
-  /** ARCHIVE_PART_SIZE of the worker, in bytes. */
-  readonly partSize: number;
+  /** ARCHIVE_PART_SIZE of the worker. */
+  readonly partSizeBytes: number;
   readonly folder: string;
   readonly rclone?: string;
   /** A folder for CPU profiles of the worker. */
@@ -54,6 +56,8 @@ export async function openContender(name: ContenderName, places: Surroundings): 
   };
 }
 
+const DEFAULT_BUDGET_BYTES = 256 * 2 ** 20;
+const EMPTY_RUNS = 5;
 const APP_ID = 'wx0123456789abcdef';
 /** How often it is looked whether all is done. */
 const LOOK_EVERY_MS = 10;
@@ -66,7 +70,8 @@ async function openOurs(places: Surroundings): Promise<Contender> {
   const environment = {
     REDIS_URL: places.redis,
     ARCHIVE_BUCKET: places.bucket,
-    ARCHIVE_PART_SIZE: String(places.partSize),
+    ARCHIVE_PART_SIZE: String(places.partSizeBytes),
+    WORKER_MEMORY_BUDGET: String(Math.max(DEFAULT_BUDGET_BYTES, PARTS_HELD * places.partSizeBytes)),
     S3_FORCE_PATH_STYLE: 'true',
     AWS_ENDPOINT_URL_S3: places.store,
     AWS_REGION: 'us-east-1',
@@ -105,7 +110,10 @@ async function openOurs(places: Surroundings): Promise<Contender> {
       worker.process.kill('SIGCONT');
       for (;;) {
         const { waiting, delayed, active } = await lane.counts();
-        if (delayed > 0 || worker.process.exitCode !== null) throw new Error('a media could not be archived at once');
+        const { exitCode, signalCode } = worker.process;
+        if (exitCode !== null || signalCode !== null)
+          throw new Error(`the worker ended with ${exitCode ?? signalCode}`);
+        if (delayed > 0) throw new Error('a media could not be archived at once');
         if (waiting + active === 0) break;
         await sleep(LOOK_EVERY_MS);
       }
@@ -121,7 +129,7 @@ async function openOurs(places: Surroundings): Promise<Contender> {
 
 /**
  * rclone copies the same files from the same origin, without a look at what lies at the target. It starts anew for each
- * run: what that costs is measured with nothing to copy, and taken off.
+ * run: what that costs is measured with nothing to copy, as the median of a few runs, and taken off.
  */
 async function openRclone(places: Surroundings): Promise<Contender> {
   const { rclone, folder, bucket, concurrency } = places;
@@ -167,7 +175,9 @@ async function openRclone(places: Surroundings): Promise<Contender> {
     return { seconds: (performance.now() - startedAt) / 1_000, cpuMs: endedChildrenMs() - before };
   }
 
-  const start = await copy([]);
+  const empty: RunCost[] = [];
+  for (let left = EMPTY_RUNS; left > 0; left -= 1) empty.push(await copy([]));
+  const start = { seconds: median(empty.map((run) => run.seconds)), cpuMs: median(empty.map((run) => run.cpuMs)) };
   return {
     run: async (mediaIds) => {
       const { seconds, cpuMs } = await copy(mediaIds);

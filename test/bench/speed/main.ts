@@ -8,8 +8,9 @@
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
  * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it is
  * timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what it
- * costs. `--part-size` is the worker's ARCHIVE_PART_SIZE. `--profile` leaves a CPU profile of the worker in the folder, for the developer tools of a browser, and prints whose
- * code it was in. Contenders:
+ * costs. rclone is not warmed: each of its runs is a process of its own. `--part-size` is the worker's ARCHIVE_PART_SIZE; where
+ * four parts are more than the default WORKER_MEMORY_BUDGET, it has a budget of four parts. `--profile` leaves a CPU profile of
+ * the worker in the folder, for the developer tools of a browser, and prints whose code it was in. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
  *   ours        the worker as it is shipped, from jobs in Redis to completed jobs and rows for the catalog
@@ -35,7 +36,7 @@ import { type CpuProfile, sharesOf } from './profile-shares.ts';
 import { type Cell, median, type Round, ratiosOf } from './results.ts';
 import { SMALL, WORKLOADS, type Workload } from './samples.ts';
 
-const { values, read } = benchOptions('bench', {
+const { values, read, refuse } = benchOptions('bench', {
   size: { type: 'string', default: '64KiB,1MiB,mix' },
   concurrency: { type: 'string', default: '64' },
   rounds: { type: 'string', default: '5' },
@@ -52,11 +53,12 @@ const workloads = read('size', listOf(oneOf(WORKLOADS.map(({ name }) => name))))
   WORKLOADS.filter(({ name }) => name === size),
 );
 const names = read('only', listOf(oneOf(CONTENDERS))).flatMap((only) => CONTENDERS.filter((name) => name === only));
+if (values.profile && !names.includes('ours')) refuse("option '--profile' is for 'ours', which '--only' leaves out");
 const concurrencies = read('concurrency', listOf(variable(VARIABLES.WORKER_CONCURRENCY)));
 const rounds = read('rounds', positiveWholeNumber);
 const scale = read('scale', positiveNumber);
 const warmUp = read('warm-up', positiveWholeNumber);
-const partSize = read('part-size', variable(VARIABLES.ARCHIVE_PART_SIZE));
+const partSizeBytes = read('part-size', variable(VARIABLES.ARCHIVE_PART_SIZE));
 const storeName = read('store', oneOf(['sink', 'ceph']));
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
@@ -89,7 +91,8 @@ const facts = {
   cores: cpus().length,
   arch: arch(),
 };
-const report = { ...facts, store: storeName, rounds, cells };
+const asked = { store: storeName, rounds, scale, warmUp, partSizeBytes, only: names };
+const report = { ...facts, ...asked, cells };
 await mkdir(resolve(values.out), { recursive: true });
 await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, null, 2)}\n`);
 await writeFile(resolve(values.out, 'bench.svg'), chartOf(cells));
@@ -102,6 +105,9 @@ async function measure(
 ): Promise<{ readonly cell: Cell; readonly begunAt: number }> {
   // A few at a time need fewer to take as long.
   const count = Math.ceil(workload.count * scale * Math.min(1, (concurrency + 8) / 40));
+  const profiles = values.profile ? profilesOf(workload.name, concurrency) : undefined;
+  // Of an earlier run.
+  if (profiles !== undefined) await rm(profiles, { recursive: true, force: true });
   await using opened = new AsyncDisposableStack();
   const contenders = new Map<ContenderName, Contender>();
   const places: Surroundings = {
@@ -109,15 +115,15 @@ async function measure(
     origin: origin.url,
     redis: redis.url,
     concurrency,
-    partSize,
+    partSizeBytes,
     folder,
     ...(rclone === undefined ? {} : { rclone }),
-    ...(values.profile ? { profiles: profilesOf(workload.name, concurrency) } : {}),
+    ...(profiles === undefined ? {} : { profiles }),
   };
   for (const name of names) {
     const contender = opened.use(await openContender(name, places));
     contenders.set(name, contender);
-    await contender.run(idsOf(SMALL, warmUp));
+    if (name !== 'rclone') await contender.run(idsOf(SMALL, warmUp));
   }
   const begunAt = Number(process.hrtime.bigint() / 1_000n);
   const measured: Round[] = [];
@@ -185,12 +191,12 @@ async function openSink(): Promise<Store> {
 
 async function openCeph(): Promise<Store> {
   await provideCeph(note);
-  const { endpoint, accessKeyId, secretAccessKey } = parts.use(await untilCephGateway(note));
+  const { endpoint, accessKeyId, secretAccessKey, pids } = parts.use(await untilCephGateway(note));
   const credentials = { accessKeyId, secretAccessKey };
   const client = new S3Client({ endpoint, region: 'us-east-1', forcePathStyle: true, credentials });
   await client.send(new CreateBucketCommand({ Bucket: 'bench' }));
   client.destroy();
-  return { pids: [], places: { store: endpoint, bucket: 'bench', ...credentials } };
+  return { pids, places: { store: endpoint, bucket: 'bench', ...credentials } };
 }
 
 function print(cell: Cell): void {
@@ -213,7 +219,7 @@ function print(cell: Cell): void {
       perObject((one) => one.cpuMs),
       perObject((one) => one.redisMs),
       perObject((one) => one.originMs),
-      storeName === 'sink' ? perObject((one) => one.storeMs) : '–',
+      perObject((one) => one.storeMs),
     ];
     console.log(`| ${columns.join(' | ')} |`);
   }
