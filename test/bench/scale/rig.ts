@@ -1,4 +1,4 @@
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,6 +47,8 @@ export interface Rig extends AsyncDisposable {
   readonly appIds: readonly string[];
   /** A new id under which the origin has the sample of this name. */
   newMediaId(sample: string): string;
+  /** All that were started. */
+  readonly workers: readonly WorkerProcess[];
   startWorker(): WorkerProcess;
 }
 
@@ -78,6 +80,7 @@ export async function openRig({ folder, redisExecutable, origin, sink }: Surroun
   const redis = connectRedis({ url, prefix: '', sentinelMaster: '' }, 'patient', 'bench', () => undefined);
   opened.defer(() => closeRedis(redis));
   const log = openSync(join(directory, 'worker.log'), 'a');
+  opened.defer(() => closeSync(log));
   const workers: WorkerProcess[] = [];
   opened.defer(async () => {
     for (const { process: child } of workers) child.kill('SIGKILL');
@@ -96,6 +99,7 @@ export async function openRig({ folder, redisExecutable, origin, sink }: Surroun
       serial += 1;
       return `${sample}-${serial}`;
     },
+    workers,
     startWorker: () => {
       const worker = startWorkerProcess(environment, log);
       workers.push(worker);
