@@ -6,7 +6,7 @@
  *
  * The real worker, a redis-server with an append-only file, nginx with pictures of 64 KiB in WeChat's place and one that
  * reads and forgets in the store's. Of each backlog as many jobs are archived and timed as `--jobs` says; the rest waits.
- * A quarter of them is archived before the clock starts, so that the worker is warm.
+ * Before that each worker has archived some 4,000, so that it is warm; it is stopped while the backlog is handed in.
  *
  * `cost` is counted, not timed: the commands that a worker sends to Redis for a media, what their scripts call, the bytes
  * to and fro, what the append-only file grows by, and the lines of the log.

@@ -1,10 +1,10 @@
 import type { RedisClient } from '../../../src/redis/connect.ts';
 import { cpuTimeMs } from '../speed/cpu-time.ts';
-import { enqueue, outboxEntries, untilEntries } from './backlog.ts';
+import { enqueue, outboxEntries, untilEntries, untilIdle } from './backlog.ts';
 import { openRig, type Surroundings } from './rig.ts';
 
 export interface Setting {
-  /** How many jobs wait before the workers begin. */
+  /** How many jobs wait before the warm workers begin. */
   readonly backlog: number;
   readonly apps: number;
   readonly processes: number;
@@ -18,8 +18,10 @@ export interface Run extends Setting {
   readonly redisBytesPerJob: number;
 }
 
+/** Jobs of each worker for the compiler, and for tokens. */
+const WARM_UP = 4_000;
+
 interface Moment {
-  readonly archived: number;
   readonly at: number;
   /** CPU time of the workers and of Redis so far, in milliseconds. */
   readonly cpuMs: number;
@@ -27,7 +29,7 @@ interface Moment {
 }
 
 /**
- * Lets workers run on a backlog, first until they are warm, then for as long as it is timed.
+ * Lets workers run until they are warm; then on a backlog, which is handed in while they are stopped.
  *
  * @param jobs that are archived at most.
  */
@@ -35,22 +37,25 @@ export async function measureThroughput(surroundings: Surroundings, setting: Set
   const { backlog, apps, processes } = setting;
   await using rig = await openRig(surroundings, apps);
   const { redis, redisPid } = rig;
+  await enqueue(rig, WARM_UP * processes);
+  const cold = await outboxEntries(rig);
+  const workers = Array.from({ length: processes }, () => rig.startWorker().process);
+  await untilEntries(rig, cold + WARM_UP * processes);
+  await untilIdle(rig);
+  for (const worker of workers) worker.kill('SIGSTOP');
   const before = await memoryOf(redis);
   await enqueue(rig, backlog);
   const redisBytesPerJob = ((await memoryOf(redis)) - before) / backlog;
   const accepted = await outboxEntries(rig);
-  const workers = Array.from({ length: processes }, () => rig.startWorker());
-  const until = async (wanted: number): Promise<Moment> => ({
-    archived: (await untilEntries(rig, accepted + wanted)) - accepted,
+  const now = (): Moment => ({
     at: performance.now(),
-    cpuMs: workers.reduce((sum, { process: { pid } }) => sum + cpuTimeMs(pid ?? 0), 0),
+    cpuMs: workers.reduce((sum, { pid }) => sum + cpuTimeMs(pid ?? 0), 0),
     redisMs: cpuTimeMs(redisPid),
   });
-  const timed = Math.min(jobs, backlog);
-  // The first are for the compiler, and for tokens.
-  const start = await until(Math.floor(timed / 4));
-  const end = await until(timed);
-  const archived = end.archived - start.archived;
+  const start = now();
+  for (const worker of workers) worker.kill('SIGCONT');
+  const archived = (await untilEntries(rig, accepted + Math.min(jobs, backlog))) - accepted;
+  const end = now();
   return {
     ...setting,
     archived,
