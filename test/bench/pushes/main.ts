@@ -21,6 +21,7 @@ import { Secret } from '../../../src/secret.ts';
 import { MINUTE, SECOND } from '../../../src/time.ts';
 import { benchOptions, percent } from '../bench-options.ts';
 import { pictureMessage, startIngest } from '../ingest-process.ts';
+import { quantile } from '../quantile.ts';
 
 const MODES: readonly PushMode[] = ['plaintext', 'compatible', 'safe'];
 const { values, read } = benchOptions('bench:pushes', {
@@ -98,7 +99,7 @@ parts.defer(() => lanes.close());
 const { waiting } = await lanes.lane(laneOf(APP_ID)).counts();
 
 const sorted = answerMs.toSorted((a, b) => a - b);
-const share = (part: number): number => Math.round((sorted[Math.ceil(part * sorted.length) - 1] ?? 0) * 10) / 10;
+const share = (part: number): number => Math.round(quantile(sorted, part) * 10) / 10;
 const facts = {
   mode,
   pushes: sent,

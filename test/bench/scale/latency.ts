@@ -27,6 +27,12 @@ export interface Spans {
   readonly seen: number;
 }
 
+export interface Latency {
+  readonly measured: readonly Spans[];
+  /** Pictures of which not every stamp was seen; they are in no span. */
+  readonly dropped: number;
+}
+
 /** What Redis has stamped, as Unix times in milliseconds. */
 interface Stamps {
   accepted?: number;
@@ -37,20 +43,30 @@ interface Stamps {
 /** Longer than one picture takes: the job of the one before has ended, and stamps fall anywhere within a millisecond. */
 const PAUSE_MS = 10;
 
-/** Pushes one picture at a time to an ingest process, and follows it until a worker has archived it. */
-export async function measureLatency(surroundings: Surroundings, samples: number): Promise<Spans[]> {
+/**
+ * Pushes one picture at a time to an ingest process, and follows it until a worker has archived it.
+ *
+ * @throws Error when more are dropped than `samples`.
+ */
+export async function measureLatency(surroundings: Surroundings, samples: number): Promise<Latency> {
   await using rig = await openRig(surroundings, 1);
   const { redisUrl, directory, appIds } = rig;
   await using ingest = await startIngest({ redisUrl, directory, appId: appIds[0] ?? '', connections: 1 });
   rig.startWorker();
   const measured: Spans[] = [];
+  let dropped = 0;
   // The first are for the compiler.
   for (let warm = Math.ceil(samples / 4); measured.length < samples; warm -= 1) {
     const spans = await followOne(rig, ingest);
-    if (warm <= 0 && spans !== undefined) measured.push(spans);
+    if (warm <= 0) {
+      if (spans !== undefined) measured.push(spans);
+      else dropped += 1;
+    }
+    if (dropped > samples)
+      throw new Error(`of ${dropped} pictures not every stamp was seen, of ${measured.length} it was`);
     await sleep(PAUSE_MS * (1 + Math.random()));
   }
-  return measured;
+  return { measured, dropped };
 }
 
 /** @returns `undefined` where not every stamp was seen: BullMQ keeps its events for a moment only. */

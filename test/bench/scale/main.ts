@@ -9,7 +9,7 @@
  * Before that each worker has archived some 4,000, so that it is warm; it is stopped while the backlog is handed in.
  *
  * `cost` is counted, not timed: the commands that a worker sends to Redis for a media, what their scripts call, the bytes
- * to and fro, what the append-only file grows by, and the lines of the log.
+ * to and fro, what the append-only file grows by, the entry in the outbox, and the lines of the log.
  *
  * `latency` is a picture of 200 KiB at a time, in a system that has nothing else to do: this process is WeChat and pushes its
  * message, encrypted and signed, by HTTP to an ingest process, and a worker archives it. It tells how long it takes from the
@@ -22,8 +22,9 @@
 
 import { oneOf, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
 import { benchOptions, listOf } from '../bench-options.ts';
+import { quantile } from '../quantile.ts';
 import { type Cost, measureCost } from './cost.ts';
-import { measureLatency, type Spans } from './latency.ts';
+import { type Latency, measureLatency, type Spans } from './latency.ts';
 import { openSurroundings } from './rig.ts';
 import { measureThroughput, type Run, type Setting } from './throughput.ts';
 
@@ -94,11 +95,12 @@ function printCost({ commands, scripted, ...others }: Cost): void {
   say('bytes to Redis', others.receivedBytes, 0);
   say('bytes from Redis', others.sentBytes, 0);
   say('bytes of the append-only file', others.appendedBytes, 0);
+  say('bytes of the entry in the outbox', others.entryBytes, 0);
   say('lines of the log', others.logLines, 2);
   say('bytes of the log', others.logBytes, 0);
 }
 
-function printLatency(measured: readonly Spans[]): void {
+function printLatency({ measured, dropped }: Latency): void {
   const row = table(['a picture of 200 KiB, nothing else to do', 'mean', 'p50', 'p95', 'p99']);
   const labels: Readonly<Record<keyof Spans, string>> = {
     whole: 'from the push to its row for the catalog',
@@ -109,22 +111,18 @@ function printLatency(measured: readonly Spans[]): void {
     seen: 'until this bench sees the row',
   };
   for (const [span, label] of Object.entries(labels)) {
-    const all = measured.map((spans) => spans[span as keyof Spans]);
+    const all = measured.map((spans) => spans[span as keyof Spans]).sort((one, other) => one - other);
     const mean = all.reduce((sum, ms) => sum + ms, 0) / all.length;
     const [p50, p95, p99] = [quantile(all, 0.5), quantile(all, 0.95), quantile(all, 0.99)];
     // No finer than it was stamped.
     const digits = span === 'whole' || span === 'answered' ? 1 : 0;
-    row({ measure: 'latency', span, mean, p50, p95, p99 }, [
+    row({ measure: 'latency', span, mean, p50, p95, p99, dropped }, [
       label,
       `${mean.toFixed(1)} ms`,
       ...[p50, p95, p99].map((ms) => `${ms.toFixed(digits)} ms`),
     ]);
   }
-}
-
-function quantile(numbers: readonly number[], share: number): number {
-  const sorted = numbers.toSorted((one, other) => one - other);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+  if (dropped > 0) note(`left out: ${dropped} of which not every stamp was seen`);
 }
 
 /** Prints the head of a table; then each row, or in its place the numbers it was made of. */
