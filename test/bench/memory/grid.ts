@@ -1,3 +1,5 @@
+import { BodyBuffers } from '../../../src/archive/body-buffers.ts';
+import { PARTS_HELD } from '../../../src/store/archive-store.ts';
 import type { Scenario } from './scenarios.ts';
 
 const KIB = 1024;
@@ -18,6 +20,8 @@ const MOST_BUDGETS = 4;
 const MS_PER_MEDIA = 4;
 /** What the simulator sends at a time. */
 const CHUNK_BYTES = 64 * KIB;
+/** ARCHIVE_PART_SIZE, by default. */
+const PART_SIZE_BYTES = 8 * 1024 * KIB;
 
 /**
  * A cell as a scenario. It ends when `archive` media are archived, the same number in each cell of one size: 4 budgets
@@ -28,7 +32,7 @@ const CHUNK_BYTES = 64 * KIB;
 export function scenarioOf({ concurrency, sizeBytes, budgetBytes }: Cell, spare: number): Scenario {
   const archive = Math.min(MOST_MEDIA, Math.ceil((MOST_BUDGETS * budgetBytes) / sizeBytes));
   // Where the budget has room for all of them, they would be done one after the other; else they wait for it anyway.
-  const mustBeSlow = concurrency > 1 && concurrency * sizeBytes <= budgetBytes;
+  const mustBeSlow = concurrency > 1 && concurrency * reservedFor(sizeBytes) <= budgetBytes;
   const everyMs = Math.ceil((MS_PER_MEDIA * concurrency) / Math.ceil(sizeBytes / CHUNK_BYTES));
   return {
     name: `${concurrency} at once of ${sizeBytes / KIB} KiB`,
@@ -38,4 +42,9 @@ export function scenarioOf({ concurrency, sizeBytes, budgetBytes }: Cell, spare:
     archive,
     ...(mustBeSlow ? { sent: { type: 'drip', chunkBytes: CHUNK_BYTES, everyMs } as const } : {}),
   };
+}
+
+/** What a worker reserves of its budget for a media of this size. */
+function reservedFor(sizeBytes: number): number {
+  return sizeBytes > PART_SIZE_BYTES ? PARTS_HELD * PART_SIZE_BYTES : new BodyBuffers(0).footprint(sizeBytes);
 }
