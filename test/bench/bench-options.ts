@@ -4,6 +4,7 @@ import { byteSize } from '../../src/config-values.ts';
 import type { Variable } from '../../src/config-variables.ts';
 import { EXIT } from '../../src/operate/command-error.ts';
 import { wholeNumber } from '../../src/operate/option-parsers.ts';
+import { endChildrenAtExit } from './end-children.ts';
 
 type OptionTable = Readonly<
   Record<string, { readonly type: 'string'; readonly default: string } | { readonly type: 'boolean' }>
@@ -27,7 +28,8 @@ const LINE_LENGTH = 100;
 
 /**
  * Parses the options of this process. Whatever is wrong with them is told in one line, with the usage below it, and the
- * process ends with 2; `--help` prints the usage, which shows all defaults, and ends it with 0.
+ * process ends with 2; `--help` prints the usage, which shows all defaults, and ends it with 0. From then on this process
+ * leaves none behind that it started.
  *
  * @param script of package.json.
  */
@@ -42,6 +44,7 @@ export function benchOptions<const Table extends OptionTable>(script: string, ta
     process.exit(EXIT.done);
   }
   for (const [name, { type }] of Object.entries(table)) if (type === 'boolean') values[name] ??= false;
+  endChildrenAtExit();
 
   function parsed(): object {
     try {
