@@ -6,11 +6,11 @@
  *
  * Sizes: 64KiB, 1MiB, 10MiB, 100MiB and mix (images of 50 to 500 KiB, short voice). Origin, store, Redis and each contender
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
- * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it is
- * timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what it
- * costs. rclone is not warmed: each of its runs is a process of its own. `--part-size` is the worker's ARCHIVE_PART_SIZE; where
- * four parts are more than the default WORKER_MEMORY_BUDGET, it has a budget of four parts. `--profile` leaves a CPU profile of
- * the worker in the folder, for the developer tools of a browser, and prints whose code it was in. Contenders:
+ * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it
+ * is timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what
+ * it costs. rclone is not warmed: each of its runs is a process of its own. `--part-size` is the worker's ARCHIVE_PART_SIZE;
+ * where four parts are more than the default WORKER_MEMORY_BUDGET, it has a budget of four parts. `--profile` leaves a CPU
+ * profile of the worker in the folder, for the developer tools of a browser, and prints whose code it was in. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
  *   ours        the worker as it is shipped, from jobs in Redis to completed jobs and rows for the catalog
