@@ -34,6 +34,8 @@ export const CONTENDERS: readonly ContenderName[] = ['floor', 'ours', 'rclone', 
 export interface Surroundings extends Places {
   /** ARCHIVE_PART_SIZE of the worker. */
   readonly partSizeBytes: number;
+  /** NODE_OPTIONS of the worker. */
+  readonly nodeOptions: string;
   readonly folder: string;
   readonly rclone?: string;
   /** A folder for CPU profiles of the worker. */
@@ -67,6 +69,7 @@ const LOOK_EVERY_MS = 10;
  * catalog. It is stopped while they are handed in.
  */
 async function openOurs(places: Surroundings): Promise<Contender> {
+  const profiling = places.profiles === undefined ? '' : `--cpu-prof --cpu-prof-dir=${places.profiles}`;
   const environment = {
     REDIS_URL: places.redis,
     ARCHIVE_BUCKET: places.bucket,
@@ -82,7 +85,7 @@ async function openOurs(places: Surroundings): Promise<Contender> {
     WEIXIN_API_BASE_URL: places.origin,
     WORKER_CONCURRENCY: String(places.concurrency),
     METRICS_PORT: '0',
-    ...(places.profiles === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${places.profiles}` }),
+    NODE_OPTIONS: `${places.nodeOptions} ${profiling}`.trim(),
   };
   await using parts = new AsyncDisposableStack();
   const log = openSync(join(places.folder, 'worker.log'), 'a');

@@ -2,14 +2,15 @@
  * Measures how fast media get from WeChat to the store, beside what else one would use, all in one run.
  *
  *   npm run bench -- [--size 64KiB,1MiB,mix] [--concurrency 64] [--rounds N] [--scale N] [--warm-up N]
- *                    [--part-size 8MiB] [--store sink|ceph] [--only floor,ours,…] [--out FOLDER] [--profile] [--json]
+ *                    [--part-size 8MiB] [--store sink|ceph] [--only floor,ours,…] [--out FOLDER]
+ *                    [--node-options TEXT] [--profile] [--json]
  *
  * Sizes: 64KiB, 1MiB, 10MiB, 100MiB and mix (images of 50 to 500 KiB, short voice). Origin, store, Redis and each contender
  * are processes of their own; the contenders take turns, so that a noisy moment does not strike one of them alone. The
  * origin is nginx with files, the sink an nginx that reads and forgets; `--store ceph` writes to a real gateway. Before it
  * is timed, each has archived `--warm-up` objects of 64 KiB: a worker runs for weeks, and what is compiled late is not what
  * it costs. rclone is not warmed: each of its runs is a process of its own. `--part-size` is the worker's ARCHIVE_PART_SIZE;
- * where four parts are more than the default WORKER_MEMORY_BUDGET, it has a budget of four parts. `--profile` leaves a CPU
+ * where four parts are more than the default WORKER_MEMORY_BUDGET, it has a budget of four parts. `--node-options` are the worker's NODE_OPTIONS. `--profile` leaves a CPU
  * profile of the worker in the folder, for the developer tools of a browser, and prints whose code it was in. Contenders:
  *
  *   floor       GET, SHA-256 and a PUT signed by hand over undici: the least that Node can do
@@ -46,6 +47,7 @@ const { values, read, refuse } = benchOptions('bench', {
   store: { type: 'string', default: 'sink' },
   only: { type: 'string', default: CONTENDERS.join(',') },
   out: { type: 'string', default: 'bench-results' },
+  'node-options': { type: 'string', default: '' },
   profile: { type: 'boolean' },
   json: { type: 'boolean' },
 });
@@ -91,7 +93,15 @@ const facts = {
   cores: cpus().length,
   arch: arch(),
 };
-const asked = { store: storeName, rounds, scale, warmUp, partSizeBytes, only: names };
+const asked = {
+  store: storeName,
+  rounds,
+  scale,
+  warmUp,
+  partSizeBytes,
+  nodeOptions: values['node-options'],
+  only: names,
+};
 const report = { ...facts, ...asked, cells };
 await mkdir(resolve(values.out), { recursive: true });
 await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, null, 2)}\n`);
@@ -116,6 +126,7 @@ async function measure(
     redis: redis.url,
     concurrency,
     partSizeBytes,
+    nodeOptions: values['node-options'],
     folder,
     ...(rclone === undefined ? {} : { rclone }),
     ...(profiles === undefined ? {} : { profiles }),
