@@ -2,7 +2,7 @@
  * Tells whether we have become slower, whatever the machine: a short `npm run bench`, whose ratios are compared with those
  * that are kept beside this file.
  *
- *   npm run bench:guard -- [--quick] [--update] [--tolerance 0.25]
+ *   npm run bench:guard -- [--quick] [--update] [--tolerance 0.15]
  *
  * Ends with 1 where a ratio has fallen by more than the tolerance. `--update` keeps what was measured; `--quick` takes half a
  * minute and looks at small media only.
@@ -25,7 +25,7 @@ const QUICK = ['--size', '64KiB', ...ONLY, '--rounds', '3', '--scale', '0.5'];
 const { values, read } = benchOptions('bench:guard', {
   quick: { type: 'boolean' },
   update: { type: 'boolean' },
-  tolerance: { type: 'string', default: '0.25' },
+  tolerance: { type: 'string', default: '0.15' },
 });
 const tolerance = read('tolerance', positiveNumber);
 
