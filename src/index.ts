@@ -60,7 +60,7 @@ export interface MediaProducerOptions {
   readonly prefix?: string;
   /** As the worker's MEDIA_TTL_HOURS, in milliseconds from 36,000. Default 72 h. */
   readonly mediaTtlMs?: number;
-  /** Apps that may be handed in, one at least; others are rejected. Default: any, which leaves it to the worker. */
+  /** Apps that may be handed in, one at least; others are rejected. Default: all, which leaves it to the worker. */
   readonly appIds?: readonly string[];
   /** The operator's key for pseudonyms of openIds, of 16 characters or more. Without it they are dropped before anything is stored. */
   readonly openIdKey?: string;

@@ -1,26 +1,13 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type Failure, FailureError } from '../failure.ts';
-import type { BucketFiles } from '../store/bucket-files.ts';
-import { DAY, HOUR, iso, SECOND } from '../time.ts';
+import { DAY, HOUR, iso } from '../time.ts';
 import { readState } from './catalog-state.ts';
 import { daysBetween } from './days.ts';
 import type { Duck } from './duck.ts';
-import { inParallel } from './in-parallel.ts';
 import { MANIFESTS_PREFIX, WRITER } from './manifest.ts';
 import { type Chain, type ChainLink, readChain } from './manifest-chain.ts';
-import { type BytePace, readBack } from './read-back.ts';
-import { type Comparison, createComparison, type VerifyScope } from './verify-compare.ts';
-import {
-  type DayState,
-  type Difference,
-  type DifferenceWord,
-  judgeRead,
-  judgeUnread,
-  standingOf,
-  type Witnesses,
-} from './verify-judge.ts';
+import { createComparison, type VerifyScope } from './verify-compare.ts';
+import { type DayState, type Difference, type DifferenceWord, judgeUnread, standingOf } from './verify-judge.ts';
 import {
   lastVouched,
   MAX_KEPT,
@@ -28,49 +15,32 @@ import {
   type Tip,
   type VerifyProgress,
   type VerifyReport,
-  writeProgress,
   writeReport,
 } from './verify-progress.ts';
+import { type ReadEvent, type ReadParts, readAll } from './verify-read.ts';
 
 /** How long after an object was written the catalog may not have it yet. */
 const SETTLED_AFTER_MS = HOUR;
 /** What was read longer ago is read again: of what has come since, nothing before the last key would be read. */
 const RESUMED_FOR_MS = 7 * DAY;
-/** Progress is written after so many objects, or so long. What was read since is read again after a kill. */
-const SAVE_EVERY_OBJECTS = 1_000;
-const SAVE_EVERY_MS = 5 * SECOND;
-/** So many that can't be read in a row: the store is away, and to go on would only count its absence. */
-const AWAY_AFTER = 100;
-/** And so many in all. */
-const MAX_UNCHECKED = 10_000;
-/** Those that could not be read are tried so many times more, each after a longer pause. */
-const LATE_TRIES = 3;
-const LATE_PAUSE_MS = SECOND;
-/** For the last save of a run that was stopped. */
-const LAST_SAVE_MS = 10 * SECOND;
 
-export interface VerifyParts {
-  readonly files: BucketFiles;
+export interface VerifyParts extends ReadParts {
   readonly duck: Duck;
   /** On this machine's disk: about 500 bytes an object. */
   readonly folder: string;
-  readonly now: () => number;
   /** Decides what a new sample draws. */
   readonly newSeed: () => string;
-  readonly concurrency: number;
-  readonly pace: BytePace;
   readonly observe: (event: VerifyEvent) => void;
 }
 
 /** What happens during a verification, for whoever watches. */
 export type VerifyEvent =
+  | ReadEvent
   | { readonly type: 'resumed'; readonly progress: VerifyProgress }
   /** What was broken off is too old to go on with. */
   | { readonly type: 'dropped'; readonly progress: VerifyProgress }
   | { readonly type: 'compared'; readonly listed: number; readonly toRead: number }
-  | { readonly type: 'found'; readonly difference: Difference }
-  | { readonly type: 'read'; readonly bytes: number }
-  | { readonly type: 'unchecked'; readonly key: string; readonly reason: string };
+  | { readonly type: 'found'; readonly difference: Difference };
 
 export interface Verified {
   readonly counts: Readonly<Partial<Record<DifferenceWord, number>>>;
@@ -135,7 +105,7 @@ export async function verify(
     }
     const toRead = (await comparison.left(progress.lastKey, signal)) + progress.unchecked.length;
     observe({ type: 'compared', listed: compared.listed, toRead });
-    const done = await readAll(parts, scope, comparison, progress, tally, signal);
+    const done = await readAll(parts, scope, comparison, progress, tally.found, signal);
 
     const report: VerifyReport = {
       v: 1,
@@ -226,151 +196,4 @@ function isIn(links: readonly ChainLink[], { sequence, sha256 }: Tip): boolean {
 function tipOf(links: readonly ChainLink[]): VerifyReport['tip'] {
   const tip = links.at(-1);
   return tip === undefined ? null : { sequence: tip.sequence, dt: tip.dt, sha256: tip.sha256 };
-}
-
-/** Reads what is planned behind the last key, then what could not be read, and returns how far it got: to the end. */
-async function readAll(
-  { files, now, concurrency, pace, observe }: VerifyParts,
-  scope: VerifyScope,
-  comparison: Comparison,
-  before: VerifyProgress,
-  tally: Tally,
-  signal: AbortSignal,
-): Promise<VerifyProgress> {
-  let { objects, bytes } = before;
-  let unchecked = [...before.unchecked];
-  const differences = [...before.differences];
-  const counts = { ...before.counts };
-  const order = createOrder(before.lastKey);
-  /** What was found behind the last key that all keys before were done with is not to be saved: it is found again. */
-  const ahead = new Map<string, Outcome>();
-  let [savedAt, savedObjects] = [performance.now(), objects];
-  let saving: Promise<void> | undefined;
-  let inARow = 0;
-
-  interface Outcome {
-    readonly bytes: number;
-    readonly found: readonly Difference[];
-    readonly failed?: Failure;
-  }
-
-  async function look(witnesses: Witnesses): Promise<Outcome> {
-    const read = await readBack(files, witnesses.key, pace, signal);
-    if (!read.ok) return { bytes: 0, found: [], failed: read.failure };
-    if (read.value === undefined) {
-      const { listed: _, ...others } = witnesses;
-      return { bytes: 0, found: judgeUnread(others, { closeNext: '', changedDays: new Set(), settledBefore: 0 }) };
-    }
-    return { bytes: read.value.sizeBytes, found: judgeRead(witnesses, read.value) };
-  }
-
-  function settle(key: string, { bytes: more, found, failed }: Outcome): void {
-    if (failed !== undefined) unchecked.push({ key, reason: failed.code });
-    else {
-      objects += 1;
-      bytes += more;
-    }
-    for (const difference of found) {
-      counts[difference.difference] = (counts[difference.difference] ?? 0) + 1;
-      if (differences.length < MAX_KEPT) differences.push(difference);
-    }
-  }
-
-  function save(saveSignal: AbortSignal): Promise<void> {
-    savedAt = performance.now();
-    savedObjects = objects;
-    const { startedAt, seed } = before;
-    const progress = snapshot();
-    return writeProgress(files, scope, { ...progress, startedAt, seed }, saveSignal);
-  }
-
-  function snapshot(): VerifyProgress {
-    const { startedAt, seed } = before;
-    const reached = { lastKey: order.reached, objects, bytes, differences, counts, unchecked };
-    return { v: 1, startedAt, savedAt: iso(now()), seed, ...reached };
-  }
-
-  /** One save at a time. One that fails is made good by the next: only time is lost. */
-  function saveWhenDue(): void {
-    const isDue = objects - savedObjects >= SAVE_EVERY_OBJECTS || performance.now() - savedAt >= SAVE_EVERY_MS;
-    if (!isDue || saving !== undefined) return;
-    saving = save(signal)
-      .catch(() => undefined)
-      .finally(() => {
-        saving = undefined;
-      });
-  }
-
-  try {
-    // There before the first object is read, so that a sample that is broken off is the same when it goes on.
-    await save(signal);
-    await inParallel(concurrency, order.following(comparison.planned(before.lastKey, signal)), async (witnesses) => {
-      const { key } = witnesses;
-      const outcome = await look(witnesses);
-      inARow = outcome.failed === undefined ? 0 : inARow + 1;
-      const isAway = inARow >= AWAY_AFTER || unchecked.length >= MAX_UNCHECKED;
-      if (isAway && outcome.failed !== undefined) throw new FailureError(outcome.failed);
-      for (const difference of outcome.found) tally.found(difference);
-      observe({ type: 'read', bytes: outcome.bytes });
-      ahead.set(key, outcome);
-      for (const done of order.done(key)) {
-        const settled = ahead.get(done);
-        ahead.delete(done);
-        if (settled !== undefined) settle(done, settled);
-      }
-      saveWhenDue();
-    });
-    for (let tries = 1; tries <= LATE_TRIES && unchecked.length > 0; tries += 1) {
-      if (tries > 1) await sleep(LATE_PAUSE_MS * tries, undefined, { signal });
-      const again = await comparison.some(
-        unchecked.map(({ key }) => key),
-        signal,
-      );
-      // What was erased, or is no longer to be read, since the run that was broken off.
-      unchecked = [];
-      await inParallel(concurrency, again, async (witnesses) => {
-        const outcome = await look(witnesses);
-        for (const difference of outcome.found) tally.found(difference);
-        settle(witnesses.key, outcome);
-      });
-    }
-    for (const { key, reason } of unchecked) observe({ type: 'unchecked', key, reason });
-    await saving;
-    if (unchecked.length > 0) await save(signal);
-    return snapshot();
-  } catch (error) {
-    await saving;
-    // Whatever ended it. If the store is away, what was saved before is there when it comes back.
-    await save(AbortSignal.timeout(LAST_SAVE_MS)).catch(() => undefined);
-    throw error;
-  }
-}
-
-/** Knows up to which key all are done, of those that are taken in order and done in any. */
-function createOrder(start: string) {
-  let reached = start;
-  const open: { readonly key: string; done: boolean }[] = [];
-  return {
-    get reached() {
-      return reached;
-    },
-    async *following(all: AsyncIterable<Witnesses>): AsyncIterable<Witnesses> {
-      for await (const witnesses of all) {
-        open.push({ key: witnesses.key, done: false });
-        yield witnesses;
-      }
-    },
-    /** Returns the keys that are reached with this one. */
-    done(key: string): string[] {
-      const own = open.find((other) => other.key === key);
-      if (own !== undefined) own.done = true;
-      const keys: string[] = [];
-      for (let first = open[0]; first?.done === true; first = open[0]) {
-        open.shift();
-        reached = first.key;
-        keys.push(first.key);
-      }
-      return keys;
-    },
-  };
 }

@@ -59,7 +59,7 @@ export function connectRedis(
     reconnectOnError: (error: Error) => (error.message.startsWith('READONLY') ? 2 : false),
   });
   writeTogether(client);
-  // BullMQ adds to this number, so it can't be 0: any count of callers may wait for the connection.
+  // BullMQ adds to this number, so it can't be 0: however many callers may wait for the connection.
   client.setMaxListeners(Number.POSITIVE_INFINITY);
   client.on('error', (error: Error) => {
     withoutArguments(error);

@@ -93,7 +93,7 @@ const TOKEN_CONTENT_TYPE = 'application/json; encoding=utf-8';
 const COMPONENT_PATH = '/cgi-bin/component/';
 const TOKEN_ERRCODES = { unknown: 40014, replaced: 40001, expired: 42001 } as const;
 
-/** @param port default: any free one. */
+/** @param port default: one that is free. */
 export async function startWeixinSimulator({ port = 0 }: { readonly port?: number } = {}): Promise<WeixinSimulator> {
   const apps = new Map<string, App>();
   const library = new Map<string, SimulatedMedia>();
