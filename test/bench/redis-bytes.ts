@@ -4,6 +4,7 @@
  *
  *   npm run bench:redis -- [--media N]
  */
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,6 +27,7 @@ import { Secret } from '../../src/secret.ts';
 import { HOUR, iso, MINUTE } from '../../src/time.ts';
 import { testJob } from '../support/jobs.ts';
 import { benchOptions } from './bench-options.ts';
+import { usedMemory } from './used-memory.ts';
 
 const { read } = benchOptions('bench:redis', { media: { type: 'string', default: '20000' } });
 const COUNT = read('media', positiveWholeNumber);
@@ -113,8 +115,4 @@ async function bytesEach(client: RedisClient, fill: () => Promise<void>): Promis
   const before = await usedMemory(client);
   await fill();
   return Math.round(((await usedMemory(client)) - before) / COUNT);
-}
-
-async function usedMemory(client: RedisClient): Promise<number> {
-  return Number(/used_memory:(\d+)/.exec(await client.info('memory'))?.[1] ?? 0);
 }

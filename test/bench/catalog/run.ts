@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +15,8 @@ import { DAY, SECOND } from '../../../src/time.ts';
 import { logLines } from '../../support/stack.ts';
 import { startHelper } from '../helper-process.ts';
 import { processMemory } from '../memory/process-memory.ts';
+import { cpuTimeMs } from '../speed/cpu-time.ts';
+import { usedMemory } from '../used-memory.ts';
 import { type QueryTimes, timeQueries } from './queries.ts';
 import { appIdOf, mediaOf, type Sample } from './rows.ts';
 import type { StoreAnswer, StoreAsk } from './store.ts';
@@ -170,7 +171,7 @@ export async function runBench({ rows, apps, days, env = {}, note }: BenchOption
       process: started,
       until: async (isDone) => {
         await started.said('"msg":"catalog started"');
-        const [startedAt, cpuAtStart] = [performance.now(), cpuSeconds(pid)];
+        const [startedAt, cpuAtStart] = [performance.now(), cpuTimeMs(pid)];
         const { requests } = await store.ask({ type: 'address' });
         while (!(await isDone())) {
           if (started.process.exitCode !== null || started.process.signalCode !== null)
@@ -184,7 +185,7 @@ export async function runBench({ rows, apps, days, env = {}, note }: BenchOption
         const sizes = now.files.flatMap(({ key, sizeBytes }) => (key.endsWith('.parquet') ? sizeBytes : []));
         return {
           seconds,
-          cpuSeconds: cpuSeconds(pid) - cpuAtStart,
+          cpuSeconds: (cpuTimeMs(pid) - cpuAtStart) / SECOND,
           peakBytes: processMemory(pid).peakBytes,
           rowsPerSecond: Math.round(rows / seconds),
           files: sizes.length,
@@ -207,16 +208,4 @@ async function fillOutbox(redis: RedisClient, outbox: string, sample: Sample): P
       pipeline.xadd(outbox, '*', ...mediaEntryOf(mediaOf(index, sample).row, false));
     await pipeline.exec();
   }
-}
-
-async function usedMemory(redis: RedisClient): Promise<number> {
-  return Number(/used_memory:(\d+)/.exec(await redis.info('memory'))?.[1] ?? 0);
-}
-
-const TICKS_A_SECOND = 100;
-
-/** @see https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND;
 }

@@ -6,12 +6,14 @@
  * One redis-server, one worker at a time, jobs that do nothing or just take time. Prints Markdown tables: jobs a second,
  * the cost of an idle worker, the wait of a small tenant behind a large one, and the cost of a closed gate.
  */
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { provideRedisServer, startRedisServer } from '../../../src/demo/redis-server.ts';
 import { positiveNumber, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
 import { benchOptions } from '../bench-options.ts';
+import { markdownTable, whole } from '../markdown-table.ts';
 import { type Contender, type OpenContender, oneQueue, ourLanes } from './contender.ts';
 import { appIds, measureFairness, measureGate, measureIdle, measureThroughput, type Throughput } from './measure.ts';
 
@@ -48,15 +50,7 @@ async function withContender<T>(open: OpenContender, measure: (contender: Conten
   return await measure(contender);
 }
 
-/** Prints the head of a table; then each row, or in its place the numbers it was made of. */
-function table(head: readonly string[]): (facts: object, cells: readonly string[]) => void {
-  if (!values.json) {
-    console.log(`\n| ${head.join(' | ')} |`);
-    console.log(`|---|${'--:|'.repeat(head.length - 1)}`);
-  }
-  return (facts, cells) => console.log(values.json ? JSON.stringify(facts) : `| ${cells.join(' | ')} |`);
-}
-
+const table = (head: readonly string[]) => markdownTable(head, values.json);
 const throughputRow = table([
   'jobs that do nothing',
   'apps',
@@ -137,10 +131,6 @@ for (const { name, open } of [
 function median(numbers: readonly number[]): number {
   const sorted = numbers.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? 0;
-}
-
-function whole(number: number): string {
-  return Math.round(number).toLocaleString('en');
 }
 
 function perSecond(load: { readonly commands: number; readonly seconds: number }): string {

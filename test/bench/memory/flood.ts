@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { newMediaId } from '../../../src/demo/weixin/weixin-simulator.ts';
 import type { MediaJob } from '../../../src/media/media-job.ts';
 import { laneOf } from '../../../src/queue/lane.ts';
-import type { RedisClient } from '../../../src/redis/connect.ts';
 import { iso, SECOND } from '../../../src/time.ts';
 import { APP_ID, testJob } from '../../support/jobs.ts';
 import type { Environment } from '../../support/stack.ts';
+import { usedMemory } from '../used-memory.ts';
 import { processMemory } from './process-memory.ts';
 import type { Rig } from './rig.ts';
 
@@ -76,8 +76,4 @@ async function handIn({ queue }: Rig, count: number): Promise<void> {
     const { accepted } = await queue.door.admit(Array.from({ length: Math.min(left, BATCH) }, job));
     if (accepted === 0) throw new Error('the door has taken nothing');
   }
-}
-
-async function usedMemory(client: RedisClient): Promise<number> {
-  return Number(/used_memory:(\d+)/.exec(await client.info('memory'))?.[1] ?? 0);
 }

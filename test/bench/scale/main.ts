@@ -22,6 +22,7 @@
 
 import { oneOf, positiveWholeNumber } from '../../../src/operate/option-parsers.ts';
 import { benchOptions, listOf } from '../bench-options.ts';
+import { markdownTable, whole } from '../markdown-table.ts';
 import { quantile } from '../quantile.ts';
 import { type Cost, measureCost } from './cost.ts';
 import { type Latency, measureLatency, type Spans } from './latency.ts';
@@ -44,6 +45,7 @@ const processCounts = read('processes', listOf(positiveWholeNumber));
 const jobs = read('jobs', positiveWholeNumber);
 const samples = read('samples', positiveWholeNumber);
 const only = read('only', listOf(oneOf(SECTIONS)));
+const table = (head: readonly string[]) => markdownTable(head, values.json);
 const note = (text: string): void => void process.stderr.write(`${text}\n`);
 
 await using surroundings = await openSurroundings(note);
@@ -125,19 +127,6 @@ function printLatency({ measured, dropped }: Latency): void {
   if (dropped > 0) note(`left out: ${dropped} of which not every stamp was seen`);
 }
 
-/** Prints the head of a table; then each row, or in its place the numbers it was made of. */
-function table(head: readonly string[]): (facts: object, cells: readonly string[]) => void {
-  if (!values.json) {
-    console.log(`\n| ${head.join(' | ')} |`);
-    console.log(`|---|${'--:|'.repeat(head.length - 1)}`);
-  }
-  return (facts, cells) => console.log(values.json ? JSON.stringify(facts) : `| ${cells.join(' | ')} |`);
-}
-
 function cellsOf({ archivedPerSecond, workerCpuMsPerJob, redisCpuMsPerJob }: Run): string[] {
   return [whole(archivedPerSecond), `${workerCpuMsPerJob.toFixed(2)} ms`, `${redisCpuMsPerJob.toFixed(2)} ms`];
-}
-
-function whole(number: number): string {
-  return Math.round(number).toLocaleString('en');
 }

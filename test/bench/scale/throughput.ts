@@ -1,5 +1,5 @@
-import type { RedisClient } from '../../../src/redis/connect.ts';
 import { cpuTimeMs } from '../speed/cpu-time.ts';
+import { usedMemory } from '../used-memory.ts';
 import { enqueue, outboxEntries, untilEntries, untilIdle } from './backlog.ts';
 import { openRig, type Surroundings } from './rig.ts';
 
@@ -43,9 +43,9 @@ export async function measureThroughput(surroundings: Surroundings, setting: Set
   await untilEntries(rig, cold + WARM_UP * processes);
   await untilIdle(rig);
   for (const worker of workers) worker.kill('SIGSTOP');
-  const before = await memoryOf(redis);
+  const before = await usedMemory(redis);
   await enqueue(rig, backlog);
-  const redisBytesPerJob = ((await memoryOf(redis)) - before) / backlog;
+  const redisBytesPerJob = ((await usedMemory(redis)) - before) / backlog;
   const accepted = await outboxEntries(rig);
   const now = (): Moment => ({
     at: performance.now(),
@@ -64,8 +64,4 @@ export async function measureThroughput(surroundings: Surroundings, setting: Set
     redisCpuMsPerJob: (end.redisMs - start.redisMs) / archived,
     redisBytesPerJob,
   };
-}
-
-async function memoryOf(redis: RedisClient): Promise<number> {
-  return Number(/^used_memory:(\d+)/m.exec(await redis.info('memory'))?.[1]);
 }

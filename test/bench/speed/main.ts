@@ -84,29 +84,21 @@ for (const workload of workloads) {
     cells.push(cell);
     print(cell);
     if (values.profile) await printShares(cell, begunAt);
+    // What is measured is kept, though a later one should break.
+    await write();
   }
 }
-const facts = {
-  date: new Date().toISOString(),
-  node: process.version,
-  cpu: cpus()[0]?.model,
-  cores: cpus().length,
-  arch: arch(),
-};
-const asked = {
-  store: storeName,
-  rounds,
-  scale,
-  warmUp,
-  partSizeBytes,
-  nodeOptions: values['node-options'],
-  only: names,
-};
-const report = { ...facts, ...asked, cells };
-await mkdir(resolve(values.out), { recursive: true });
-await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, null, 2)}\n`);
-await writeFile(resolve(values.out, 'bench.svg'), chartOf(cells));
 note(`\nwritten: ${join(values.out, 'bench.json')}, ${join(values.out, 'bench.svg')}`);
+
+async function write(): Promise<void> {
+  const machine = { node: process.version, cpu: cpus()[0]?.model, cores: cpus().length, arch: arch() };
+  const nodeOptions = values['node-options'];
+  const asked = { store: storeName, rounds, scale, warmUp, partSizeBytes, nodeOptions, only: names };
+  const report = { date: new Date().toISOString(), ...machine, ...asked, cells };
+  await mkdir(resolve(values.out), { recursive: true });
+  await writeFile(resolve(values.out, 'bench.json'), `${JSON.stringify(report, null, 2)}\n`);
+  await writeFile(resolve(values.out, 'bench.svg'), chartOf(cells));
+}
 
 /** `begunAt`: when the first round began, in microseconds by the clock of `process.hrtime`. */
 async function measure(
